@@ -1,0 +1,17 @@
+"""Federated datasets: sources, and partitions of them into clients."""
+
+from igc.data.base import FederatedDataset, LabelledText, Opening, Source
+from igc.data.load import load_dataset
+from igc.data.settings import DataSettings
+from igc.data.sources import SOURCES, Loader
+
+__all__ = [
+    "SOURCES",
+    "DataSettings",
+    "FederatedDataset",
+    "LabelledText",
+    "Loader",
+    "Opening",
+    "Source",
+    "load_dataset",
+]

@@ -1,0 +1,1 @@
+"""Recipes, runs, checkpoints, metrics and what a person sees of them."""

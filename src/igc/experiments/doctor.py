@@ -1,0 +1,68 @@
+"""What this machine offers to igc, and what it lacks, with the remedy."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import NamedTuple
+
+import torch
+
+from igc.fetch import PACKAGES, cache_folder
+
+_EXTRAS = {
+    "gguf": ("gguf", "models in GGUF files, such as the recipe shakespeare's"),
+    "accelerate": ("gguf", "models in GGUF files, such as the recipe shakespeare's"),
+    "datasets": ("hub", "data sets from a Hugging Face hub"),
+}
+
+
+class Finding(NamedTuple):
+    """One line of the report: what was looked at, whether it is well, what was found."""
+
+    what: str
+    well: bool
+    found: str
+
+
+def examine() -> Iterator[Finding]:
+    """Look at everything that a run depends on; nothing is changed or downloaded."""
+    yield Finding("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    yield Finding("igc", True, version("intrinsic-gradient-compression"))
+    yield Finding("torch", True, f"{torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    yield Finding("gpu", True, ", ".join(gpus) or "none; runs compute on the CPU")
+    yield Finding("projection", True, "PyTorch reference")
+    yield from _packages()
+    yield from _cache()
+
+
+def _packages() -> Iterator[Finding]:
+    pip = importlib.util.find_spec("pip") is not None
+    remedy = "" if pip else "missing: data and models cannot be fetched; `python -m ensurepip` installs it"
+    yield Finding("pip", pip, remedy or f"{version('pip')}, fetches data and models")
+    yield Finding("transformers", True, version("transformers"))
+    for module, (extra, use) in _EXTRAS.items():
+        if importlib.util.find_spec(module) is None:
+            yield Finding(
+                module, False, f"missing: needed for {use}; pip install 'intrinsic-gradient-compression[{extra}]'"
+            )
+        else:
+            yield Finding(module, True, version(module))
+
+
+def _cache() -> Iterator[Finding]:
+    folder = cache_folder()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    writable = os.access(existing, os.W_OK)
+    note = f"{free / 1e9:.1f} GB free" if writable else "not writable; set IGC_HOME to a folder that is"
+    yield Finding("cache", writable and free > 1e9, f"{folder}, {note}")
+    for name, package in PACKAGES.items():
+        cached = package.is_cached() if hasattr(package, "is_cached") else None
+        if cached is not None:
+            yield Finding(f"  {name}", True, "cached" if cached else "not fetched yet")

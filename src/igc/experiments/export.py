@@ -1,0 +1,51 @@
+"""What leaves a run: an adapter of a few kilobytes, and the merged model in Hugging Face format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from igc.adapter import save_adapter
+from igc.errors import RunError
+from igc.experiments.assemble import Experiment
+
+ADAPTER = "adapter.safetensors"
+MERGED = "merged"
+
+
+def export_adapter(experiment: Experiment, folder: Path) -> Path:
+    """Write ``adapter.safetensors``: specs, fingerprint and sigmas; `igc.load_adapter` turns the base model into ours.
+
+    Raises:
+        AdapterError: the method is uncompressed and has none.
+    """
+    e, recipe = experiment, experiment.recipe
+    current, settled = e.method.terms(e.server.state)
+    # A subspace that has not moved adds nothing; a fresh one stands at the end of a time-varying run.
+    terms = [term for term in (*settled, *current) if bool(term.sigma.any())]
+    about = {
+        "title": recipe.title,
+        "task": recipe.task.model_dump(mode="json"),
+        "model": recipe.model.model_dump(mode="json"),
+        "seed": recipe.seed,
+        "rounds": e.server.round,
+    }
+    path = _made(folder) / ADAPTER
+    save_adapter(path, terms, e.space, recipe.space.include, recipe.space.exclude, about)
+    return path
+
+
+def export_merged(experiment: Experiment, folder: Path) -> Path:
+    """Write ``merged/``: the trained model with config and tokenizer, as `from_pretrained` reads it."""
+    e = experiment
+    e.workplace.theta.move_(*e.method.terms(e.server.state))
+    target = _made(folder / MERGED)
+    e.task.save_merged(e.model, target)
+    return target
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the folder {folder}: {error.strerror}; choose another with --out") from error
+    return folder

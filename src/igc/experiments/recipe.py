@@ -1,0 +1,206 @@
+"""The recipe: one TOML file that names all that a run depends on.
+
+A recipe is validated whole: :class:`~igc.errors.RecipeError` lists every fault found, each with its place, the
+offending value and what to do. Shipped recipes lie in ``igc/recipes``; line 1 of each is the command that runs it.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Self
+
+import tomli_w
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from igc.data import DataSettings
+from igc.errors import RecipeError, did_you_mean
+from igc.experiments.faults import faults
+from igc.experiments.settings import (
+    CheckpointSettings,
+    EvaluationSettings,
+    FederationSettings,
+    MethodSettings,
+    OptimizerSettings,
+    Section,
+    SpaceSettings,
+)
+from igc.tasks import ModelSettings, TaskSettings
+
+
+class Recipe(Section):
+    """All that a run depends on.
+
+    Attributes:
+        title: what the run is called in tables and plots.
+        seed: of everything random: matrices, sampling, batches, new heads.
+        device: where to compute: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+    """
+
+    title: Annotated[str, Field(min_length=1)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    task: TaskSettings
+    model: ModelSettings
+    data: DataSettings
+    space: SpaceSettings = SpaceSettings()
+    method: MethodSettings
+    optimizer: OptimizerSettings
+    federation: FederationSettings
+    evaluation: EvaluationSettings = EvaluationSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+
+    @field_validator("federation")
+    @classmethod
+    def _warm_up_ends(cls, federation: FederationSettings, info: ValidationInfo) -> FederationSettings:
+        optimizer = info.data.get("optimizer")
+        if optimizer is not None and optimizer.warmup_rounds > federation.rounds:
+            raise PydanticCustomError(
+                "fault",
+                "{place}: {count} is more than the {rounds} of federation.rounds; warm up for fewer",
+                {"place": "optimizer.warmup_rounds", "count": optimizer.warmup_rounds, "rounds": federation.rounds},
+            )
+        return federation
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any], *, where: str = "recipe") -> Self:
+        """Validate ``tree``, as TOML gives it.
+
+        Args:
+            tree: sections and keys.
+            where: what the error calls it, such as a file's name.
+
+        Raises:
+            RecipeError: lists every fault.
+        """
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            found = faults(error, cls)
+        if len(found) == 1:
+            raise RecipeError(f"{where}: {found[0]}")
+        raise RecipeError("\n  ".join([f"{where}: {len(found)} faults:", *found]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The tree that `from_dict` takes: every setting that applies, defaults included, absent where None."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def to_toml(self) -> str:
+        """The recipe as TOML that `load` reads back to an equal one, with every default spelled out."""
+        return tomli_w.dumps(self.to_dict())
+
+
+class Shipped(NamedTuple):
+    """A recipe that comes with the package."""
+
+    name: str
+    title: str
+    command: str
+
+
+def shipped() -> list[Shipped]:
+    """The recipes that come with the package, by name."""
+    found = []
+    for name, text in sorted(_shipped_texts().items()):
+        command = text.partition("\n")[0].removeprefix("#").strip()
+        found.append(Shipped(name, tomllib.loads(text)["title"], command))
+    return found
+
+
+def source(name_or_path: str | Path) -> str:
+    """The text of a shipped recipe, by its name, or of a TOML file, by its path.
+
+    Raises:
+        RecipeError: there is no such recipe, or the file cannot be read.
+    """
+    name = str(name_or_path)
+    texts = _shipped_texts()
+    if name in texts:
+        return texts[name]
+    path = Path(name_or_path)
+    if not (name.endswith(".toml") or path.is_file()):
+        raise RecipeError(f"no recipe is called {name!r}{did_you_mean(name, texts)}; `igc recipes` lists them")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{name}: not a text file in UTF-8 (byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise RecipeError(
+            f"{name}: cannot read it ({error.strerror}); give a TOML file or a name that `igc recipes` lists"
+        ) from error
+
+
+def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and validate a recipe.
+
+    Args:
+        name_or_path: a shipped recipe's name, or a TOML file.
+        overrides: ``key=value`` settings that win over the file's: a dotted key (``method.dim``) and a TOML value, or a
+            bare word for text. Where one changes ``method.name`` (or another key on which others depend), settings of
+            the file that then mean nothing are dropped; such settings among the overrides are faults.
+
+    Raises:
+        RecipeError: there is no such recipe, it is no TOML, or it has faults: all of them are listed.
+    """
+    text = source(name_or_path)
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"line (\d+)", str(error))
+        number = int(line[1]) if line else len(text.splitlines())
+        raise RecipeError(f"{name_or_path}, line {number}: not valid TOML: {error}") from error
+    _override(tree, [_parse_override(text) for text in overrides])
+    return Recipe.from_dict(tree, where=str(name_or_path))
+
+
+def _shipped_texts() -> dict[str, str]:
+    folder = resources.files("igc") / "recipes"
+    return {
+        entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".toml")
+    }
+
+
+def _parse_override(text: str) -> tuple[list[str], Any]:
+    """Keys and value of ``a.b=value``."""
+    key, equals, value = (part.strip() for part in text.partition("="))
+    keys = [part.strip() for part in key.split(".")]
+    if not equals or not all(keys):
+        raise RecipeError(f"setting {text!r}: write it as section.key=value, for instance method.dim=4096")
+    try:
+        parsed = tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError:
+        parsed = {}
+    # What TOML does not take for one value is a bare word.
+    return keys, parsed["value"] if parsed.keys() == {"value"} else value
+
+
+def _override(tree: dict[str, Any], overrides: Sequence[tuple[list[str], Any]]) -> None:
+    """Put ``overrides`` into ``tree``; drop the file's settings that mean nothing any more."""
+    given = {tuple(keys) for keys, _ in overrides}
+    for keys, value in overrides:
+        place = tree
+        for depth, key in enumerate(keys[:-1], start=1):
+            place = place.setdefault(key, {})
+            if not isinstance(place, dict):
+                raise RecipeError(f"setting {'.'.join(keys)}: {'.'.join(keys[:depth])} is a value, not a section")
+        place[keys[-1]] = value
+    for name, section in _sections():
+        values = tree.get(name)
+        if not isinstance(values, dict):
+            continue
+        for key, conditions in section.applies.items():
+            changed = any((name, other) in given for other in conditions)
+            if changed and (name, key) not in given and section.obstacle(key, values):
+                values.pop(key, None)
+
+
+def _sections() -> Iterator[tuple[str, type[Section]]]:
+    for name, field in Recipe.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield name, field.annotation

@@ -1,0 +1,274 @@
+"""A run: a recipe with a folder. Train, resume, evaluate, export.
+
+RUN/recipe.toml        the recipe as run, every default spelled out
+RUN/metrics.jsonl      one JSON object a round
+RUN/ledger.jsonl       bytes down and up of each client in each round
+RUN/checkpoints/       the newest few
+RUN/summary.json       written at the end
+RUN/plots/             metric against rounds and against bytes, PNG and SVG
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from igc.errors import RunError
+from igc.experiments import checkpoint, metrics
+from igc.experiments.assemble import Experiment, assemble
+from igc.experiments.atomic import write_atomically
+from igc.experiments.metrics import LEDGER, METRICS, JsonLines
+from igc.experiments.plots import write_plots
+from igc.experiments.progress import Observer, RoundRecord, RunInfo
+from igc.experiments.recipe import Recipe, load
+from igc.experiments.summary import summarise
+from igc.federation import RoundResult
+from igc.records import from_tree, to_tree
+
+RECIPE = "recipe.toml"
+SUMMARY = "summary.json"
+CHECKPOINTS = "checkpoints"
+PLOTS = "plots"
+
+
+class Run:
+    """One run's folder.
+
+    Use `create` for a new one and `open` for one that is there.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        self.folder = folder
+        self.recipe = recipe
+
+    @classmethod
+    def create(cls, recipe: Recipe, folder: Path) -> Run:
+        """Make the folder of a new run.
+
+        Raises:
+            RunError: it holds a run already, or cannot be written.
+        """
+        if (folder / RECIPE).exists():
+            raise RunError(
+                f"{folder} already holds a run; go on with it by `igc resume {folder}`, or choose another folder with --out"
+            )
+        if folder.is_file():
+            raise RunError(f"{folder} is a file; choose a folder with --out")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make the folder {folder}: {error.strerror}; choose another with --out") from error
+        write_atomically(folder / RECIPE, recipe.to_toml().encode())
+        return cls(folder, recipe)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """The run in a folder.
+
+        Raises:
+            RunError: there is none.
+            RecipeError: its recipe was damaged.
+        """
+        if not (folder / RECIPE).is_file():
+            raise RunError(f"{folder} holds no run (no {RECIPE} in it); `igc train` makes one")
+        return cls(folder, load(folder / RECIPE))
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What ``summary.json`` holds.
+
+        Raises:
+            RunError: the run is not finished.
+        """
+        try:
+            found: dict[str, Any] = json.loads((self.folder / SUMMARY).read_text())
+        except FileNotFoundError:
+            raise RunError(f"{self.folder} is not finished; go on with it by `igc resume {self.folder}`") from None
+        return found
+
+    def train(self, observer: Observer) -> dict[str, Any]:
+        """Train from the newest checkpoint, or from the start if there is none, to the end of the recipe.
+
+        Returns:
+            What ``summary.json`` then holds.
+
+        Raises:
+            IgcError: a subclass says what went wrong; the newest checkpoint is whole.
+        """
+        with self._locked():
+            experiment = assemble(self.recipe)
+            trainer = _Trainer(self, experiment, observer)
+            try:
+                trainer.run()
+            finally:
+                observer.finish()
+            return self._finish(experiment)
+
+    def restore(self, warn: Callable[[str], None]) -> Experiment:
+        """The run's parts at its newest whole checkpoint.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        experiment = assemble(self.recipe)
+        _restore(experiment, self.folder / CHECKPOINTS, warn)
+        return experiment
+
+    def _finish(self, experiment: Experiment) -> dict[str, Any]:
+        records = metrics.read(self.folder / METRICS)
+        summary = summarise(experiment, records)
+        write_plots(self.folder / PLOTS, records, summary)
+        write_atomically(self.folder / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+        return summary
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(f"another process is training in {self.folder}; wait for it, or stop it first") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+class _Trainer:
+    """The loop over rounds, with its logs and checkpoints."""
+
+    def __init__(self, run: Run, experiment: Experiment, observer: Observer) -> None:
+        self.recipe = run.recipe
+        self.folder = run.folder
+        self.experiment = experiment
+        self.observer = observer
+        self.saved = -1  # the round of the newest checkpoint
+
+    def run(self) -> None:
+        start = self._resume()
+        self.observer.start(self._info(start))
+        rounds = self.recipe.federation.rounds
+        with JsonLines(self.folder / METRICS) as lines, JsonLines(self.folder / LEDGER) as ledger:
+            try:
+                if start == 0 and not metrics.read(self.folder / METRICS):
+                    self._round_zero(lines)
+                for number in range(start, rounds):
+                    began = time.perf_counter()
+                    result = self.experiment.server.run_round(self.experiment.engine)
+                    done = number + 1
+                    evaluated = done % self.recipe.evaluation.every == 0 or done == rounds
+                    record = self._record(result, self.experiment.evaluate() if evaluated else {}, began)
+                    for client, reason in result.rejected.items():
+                        self.observer.warn(f"round {done}: left out client '{client}': {reason}")
+                    lines.append(record.to_json())
+                    ledger.append({**result.traffic, "round": done})
+                    self.observer.round(record)
+                    if done % self.recipe.checkpoint.every == 0 or done == rounds:
+                        lines.sync()
+                        ledger.sync()
+                        self._save(done)
+            except KeyboardInterrupt:
+                # State changes only between rounds: what the server holds is the end of the last whole one.
+                self._save(self.experiment.server.round)
+                raise
+
+    def _round_zero(self, lines: JsonLines) -> None:
+        began = time.perf_counter()
+        scores = self.experiment.evaluate()
+        record = self._line(0, None, 0, 0, 0, scores, began)
+        lines.append(record.to_json())
+        self.observer.round(record)
+
+    def _record(self, result: RoundResult, scores: dict[str, dict[str, float]], began: float) -> RoundRecord:
+        asked = result.clients + len(result.dropped) + len(result.rejected)
+        record = self._line(result.round + 1, result.loss, result.bytes_up, result.bytes_down, asked, scores, began)
+        return dataclasses.replace(record, dropped=len(result.dropped), rejected=len(result.rejected))
+
+    def _line(
+        self,
+        number: int,
+        loss: float | None,
+        up: int,
+        down: int,
+        asked: int,
+        scores: dict[str, dict[str, float]],
+        began: float,
+    ) -> RoundRecord:
+        ledger = self.experiment.server.ledger
+        name = self.experiment.task.metric_name
+        return RoundRecord(
+            round=number,
+            rounds=self.recipe.federation.rounds,
+            loss=loss,
+            bytes_up=up,
+            bytes_down=down,
+            total_up=ledger.up,
+            total_down=ledger.down,
+            total_messages=sum(a.uploads + a.downloads for a in ledger.accounts.values()),
+            seconds=time.perf_counter() - began,
+            clients=asked,
+            metric_name=name,
+            metric=scores[self.recipe.evaluation.splits[0]][name] if scores else None,
+            metrics=scores,
+        )
+
+    def _resume(self) -> int:
+        folder = self.folder / CHECKPOINTS
+        start = 0
+        if folder.is_dir() and any(folder.iterdir()):
+            start = _restore(self.experiment, folder, self.observer.warn)
+            self.saved = start
+        for log in (METRICS, LEDGER):
+            metrics.truncate_after(self.folder / log, start)
+        return start
+
+    def _save(self, done: int) -> None:
+        if done == self.saved:
+            return
+        tensors: dict[str, Tensor] = {}
+        tree = {
+            "state": to_tree(self.experiment.server.state, tensors),
+            "memories": to_tree(self.experiment.engine.memories, tensors),
+            "ledger": to_tree(self.experiment.server.ledger.accounts, tensors),
+        }
+        checkpoint.save(self.folder / CHECKPOINTS, done, tree, tensors, self.recipe.checkpoint.keep)
+        self.saved = done
+
+    def _info(self, start: int) -> RunInfo:
+        e = self.experiment
+        return RunInfo(
+            title=self.recipe.title,
+            method=self.recipe.method.name,
+            task=e.task.name,
+            metric_name=e.task.metric_name,
+            D=e.space.D,
+            d=e.method.projection.d,
+            clients=e.clients,
+            rounds=self.recipe.federation.rounds,
+            model_bytes=e.model_bytes,
+            start_round=start,
+            device=_device_name(e.device),
+            folder=self.folder,
+        )
+
+
+def _restore(experiment: Experiment, folder: Path, warn: Callable[[str], None]) -> int:
+    done, tree, tensors = checkpoint.load_latest(folder, warn)
+    experiment.server.state = from_tree(tree["state"], tensors)
+    experiment.server.round = done
+    experiment.server.ledger.accounts = from_tree(tree["ledger"], tensors)
+    experiment.engine.memories = from_tree(tree["memories"], tensors)
+    return done
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

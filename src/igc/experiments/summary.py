@@ -1,0 +1,90 @@
+"""What ``summary.json`` says of a finished run."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+from igc.experiments.assemble import Experiment
+from igc.federation import Account
+
+_PACKAGES: Final = ("intrinsic-gradient-compression", "torch", "transformers", "numpy", "safetensors")
+_NUMBER_BYTES: Final = 4  # float32
+
+
+def summarise(experiment: Experiment, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The summary of a finished run.
+
+    Args:
+        experiment: at the end of the run.
+        records: the lines of ``metrics.jsonl``.
+    """
+    e, recipe = experiment, experiment.recipe
+    ledger = e.server.ledger
+    accounts = ledger.accounts.values()
+    uploads, downloads = sum(a.uploads for a in accounts), sum(a.downloads for a in accounts)
+    evaluated = [r for r in records if r.get("metric") is not None]
+    best = (max if e.task.higher_is_better else min)(evaluated, key=lambda r: r["metric"])
+    last = evaluated[-1]
+    total = ledger.up + ledger.down
+    return {
+        "title": recipe.title,
+        "task": e.task.name,
+        "method": recipe.method.name,
+        "metric_name": e.task.metric_name,
+        "split": recipe.evaluation.splits[0],
+        "initial_metric": evaluated[0]["metric"],
+        "final_metric": last["metric"],
+        "best_metric": best["metric"],
+        "best_round": best["round"],
+        "final_metrics": last["metrics"],
+        "D": e.space.D,
+        "d": e.method.projection.d,
+        "rounds": e.server.round,
+        "clients": e.clients,
+        "clients_seen": sum(a.uploads > 0 for a in accounts),
+        "bytes_up": ledger.up,
+        "bytes_down": ledger.down,
+        "bytes_up_per_client": _mean(ledger.up, len(ledger.accounts)),
+        "bytes_down_per_client": _mean(ledger.down, len(ledger.accounts)),
+        "bytes_per_message_up": _mean(ledger.up, uploads),
+        "bytes_per_message_down": _mean(ledger.down, downloads),
+        "model_bytes": e.model_bytes,
+        "factor_vs_model": e.model_bytes * (uploads + downloads) / total if total else None,
+        "table": _table(e, list(accounts)),
+        "seconds": sum(r["seconds"] for r in records),
+        "seed": recipe.seed,
+        "fingerprint": e.space.fingerprint.hex(),
+        "projection": e.method.projection.spec(),
+        "versions": _versions(),
+    }
+
+
+def _table(e: Experiment, accounts: Sequence[Account]) -> dict[str, Any]:
+    """METHOD.md's table of costs (section 2) in bytes, beside what was measured with headers and all."""
+    up = down = 0
+    for account in accounts:
+        up += e.method.traffic(account.uploads, 1).up * _NUMBER_BYTES
+        down += e.method.traffic(account.downloads, 1).down * _NUMBER_BYTES
+    return {
+        "predicted_up": up,
+        "predicted_down": down,
+        "measured_up": e.server.ledger.up,
+        "measured_down": e.server.ledger.down,
+    }
+
+
+def _mean(total: int, count: int) -> float | None:
+    return total / count if count else None
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

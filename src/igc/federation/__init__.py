@@ -1,0 +1,24 @@
+"""The federated loop: one server round over any engine."""
+
+from igc.federation.engine import Engine, Reply, Request
+from igc.federation.in_process import InProcess
+from igc.federation.ledger import Account, Ledger
+from igc.federation.sampling import Dropout, Sampler
+from igc.federation.server import RoundResult, Server
+from igc.federation.worker import BatchSettings, NonFiniteError, Workplace
+
+__all__ = [
+    "Account",
+    "BatchSettings",
+    "Dropout",
+    "Engine",
+    "InProcess",
+    "Ledger",
+    "NonFiniteError",
+    "Reply",
+    "Request",
+    "RoundResult",
+    "Sampler",
+    "Server",
+    "Workplace",
+]

@@ -1,0 +1,39 @@
+"""The client: bytes in, bytes out, the same on every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from igc.messages import Agreement, Kind, Message, decode, encode
+from igc.methods import Method, Worker
+
+
+def respond(
+    method: Method[Any, Any],
+    agreement: Agreement,
+    memory: Any,
+    payload: bytes,
+    worker_for: Callable[[int], Worker],
+) -> tuple[Any, bytes]:
+    """A client's answer to a download.
+
+    Args:
+        method: the method, as both sides have it.
+        agreement: this side of it.
+        memory: what the client remembers; None before its first round.
+        payload: the download.
+        worker_for: round -> the client's worker.
+
+    Returns:
+        The new memory and the upload.
+
+    Raises:
+        MessageError: the download must not be used.
+        MissedError: the download builds on an epoch that the memory lacks.
+        NonFiniteError: the loss or the gradient is NaN or infinite.
+    """
+    download = decode(payload, agreement, Kind.DOWNLOAD)
+    memory = method.client_init() if memory is None else memory
+    memory, tensors = method.upload(memory, download, worker_for(download.round))
+    return memory, encode(Message(Kind.UPLOAD, download.round, tensors), agreement)

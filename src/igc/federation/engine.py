@@ -1,0 +1,47 @@
+"""The engine: what carries messages. Bytes in, bytes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+
+class Request(NamedTuple):
+    """A download on its way to a client.
+
+    Attributes:
+        client: its id.
+        position: its place in the round.
+        payload: the message.
+    """
+
+    client: str
+    position: int
+    payload: bytes
+
+
+class Reply(NamedTuple):
+    """What came back: a payload, or the reason why none did.
+
+    Attributes:
+        client: its id.
+        position: its place in the round.
+        payload: the upload, or None.
+        error: why there is none: one of "dropped" (the client never answered), "missed" (it lacks an epoch) or a sentence.
+    """
+
+    client: str
+    position: int
+    payload: bytes | None
+    error: str = ""
+
+
+DROPPED = "dropped"
+MISSED = "missed"
+
+
+class Engine(Protocol):
+    """Carries the requests of a round to clients and their replies back, in the order of requests."""
+
+    def exchange(self, round: int, requests: Sequence[Request]) -> Iterator[Reply]:  # noqa: A002
+        """Replies to all requests, one each."""

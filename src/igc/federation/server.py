@@ -1,0 +1,127 @@
+"""The server: one round, from sampling to the new state, over any engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from igc.federation.aggregate import WeightedMean
+from igc.federation.engine import DROPPED, MISSED, Engine, Reply, Request
+from igc.federation.ledger import Ledger
+from igc.federation.sampling import Sampler
+from igc.messages import Agreement, Kind, Message, MessageError, TensorError, check_shapes, decode, encode
+from igc.methods import Method, Turn
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """What one round was.
+
+    Attributes:
+        round: counted from 0.
+        loss: weighted mean of the clients' losses at the parameters of this round; None where no upload came.
+        bytes_up: of uploads, refused ones included.
+        bytes_down: of downloads.
+        clients: uploads in the mean.
+        dropped: clients that never answered.
+        rejected: client -> why its upload was left out.
+        learning_rate: of the server's step.
+        traffic: the ledger's lines of the round.
+    """
+
+    round: int
+    loss: float | None
+    bytes_up: int
+    bytes_down: int
+    clients: int
+    dropped: tuple[str, ...]
+    rejected: dict[str, str]
+    learning_rate: float
+    traffic: dict[str, Any]
+
+
+class Server:
+    """Runs rounds of a method; all that it changes is its state, its ledger and the number of the next round.
+
+    Args:
+        method: the method.
+        agreement: the server's side of it.
+        sampler: who takes part.
+        learning_rate: round -> the server optimizer's step size.
+        weights: weigh clients by their number of predictions ("examples"), or equally ("uniform").
+    """
+
+    def __init__(
+        self,
+        method: Method[Any, Any],
+        agreement: Agreement,
+        sampler: Sampler,
+        learning_rate: Callable[[int], float],
+        weights: Literal["examples", "uniform"] = "examples",
+    ) -> None:
+        self.method = method
+        self.state = method.init()
+        self.round = 0
+        self.ledger = Ledger()
+        self._agreement = agreement
+        self._sampler = sampler
+        self._learning_rate = learning_rate
+        self._weights = weights
+
+    def run_round(self, engine: Engine) -> RoundResult:
+        """Sample, send, receive, check, aggregate, update."""
+        number = self.round
+        clients = self._sampler.sample(number)
+        turns = {client: Turn(client, number, position, len(clients)) for position, client in enumerate(clients)}
+        up, down = self.ledger.up, self.ledger.down
+        mean = WeightedMean()
+        dropped: list[str] = []
+        rejected: dict[str, str] = {}
+        for reply in engine.exchange(number, [self._request(turn) for turn in turns.values()]):
+            if reply.payload is not None:
+                self.ledger.received(reply.client, reply.payload)
+            if reply.error == DROPPED:
+                dropped.append(reply.client)
+            elif reason := self._fold_in(mean, reply, turns[reply.client]):
+                rejected[reply.client] = reason
+            if reply.error == MISSED:
+                self.state = self.method.forget(self.state, reply.client)
+        means = mean.means()
+        learning_rate = self._learning_rate(number)
+        self.state = self.method.update(self.state, means, number, learning_rate)
+        self.round += 1
+        return RoundResult(
+            round=number,
+            loss=None if means is None else means.loss,
+            bytes_up=self.ledger.up - up,
+            bytes_down=self.ledger.down - down,
+            clients=0 if means is None else len(means.clients),
+            dropped=tuple(dropped),
+            rejected=rejected,
+            learning_rate=learning_rate,
+            traffic=self.ledger.close_round(number),
+        )
+
+    def _request(self, turn: Turn) -> Request:
+        tensors = self.method.download(self.state, turn)
+        payload = encode(Message(Kind.DOWNLOAD, turn.round, tensors), self._agreement)
+        self.ledger.sent(turn.client, payload)
+        return Request(turn.client, turn.position, payload)
+
+    def _fold_in(self, mean: WeightedMean, reply: Reply, turn: Turn) -> str:
+        """Add an upload to the mean; the reason, if it cannot be used."""
+        if reply.payload is None:
+            return reply.error
+        try:
+            upload = decode(reply.payload, self._agreement, Kind.UPLOAD, turn.round)
+            check_shapes(upload, self.method.upload_shapes())
+            group = self.method.group(upload, turn)
+            weight = int(upload["weight"])
+            if weight < 1:
+                raise TensorError(f"'weight' is {weight}; an upload stands for at least one prediction")
+        except MessageError as error:
+            return str(error)
+        share = float(weight) if self._weights == "examples" else 1.0
+        mean.add(reply.client, group, upload["sketch"], share, float(upload["loss"]))
+        return ""

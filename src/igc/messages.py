@@ -1,0 +1,245 @@
+"""Messages: what crosses the wire. Encoding, and strict decoding with one named error per defect.
+
+The format, byte by byte, is in ``docs/messages.md``. A message's length is its cost: nothing else is sent.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from igc.codecs import BY_NUMBER, CODECS
+from igc.errors import IgcError
+
+MAGIC: Final = b"IGC"
+VERSION: Final = 1
+# magic, version, kind, number of tensors, reserved, round, method, space, projection
+_HEADER: Final = struct.Struct("<3sBBBHI4s8s8s")
+_CHECKSUM: Final = struct.Struct("<I")
+_MAX_AXES: Final = 4
+
+
+class Kind(IntEnum):
+    """Which way a message goes."""
+
+    DOWNLOAD = 1
+    UPLOAD = 2
+
+
+class MessageError(IgcError):
+    """A message that must not be used; each defect is a subclass."""
+
+
+class MagicError(MessageError):
+    """The bytes are not a message."""
+
+
+class VersionError(MessageError):
+    """The message is of another version of the format."""
+
+
+class LengthError(MessageError):
+    """The message is shorter or longer than it says."""
+
+
+class ChecksumError(MessageError):
+    """The bytes changed on the way."""
+
+
+class KindError(MessageError):
+    """An upload where a download was due, or the reverse."""
+
+
+class MethodError(MessageError):
+    """Sent under another method or other settings of it."""
+
+
+class FingerprintError(MessageError):
+    """Sent by a party whose model has other trainable tensors."""
+
+
+class ProjectionSpecError(MessageError):
+    """Sent by a party with another projection."""
+
+
+class RoundError(MessageError):
+    """Sent for another round."""
+
+
+class TensorError(MessageError):
+    """A tensor is missing, unknown, ill-formed or of the wrong shape."""
+
+
+class NotFiniteError(MessageError):
+    """A tensor holds NaN or infinity."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What every party must have in common; its digests travel in every header.
+
+    Attributes:
+        space: fingerprint of the parameter space, 8 bytes.
+        projection: digest of the projection's spec, 8 bytes.
+        method: digest of the method and its settings, 4 bytes.
+    """
+
+    space: bytes
+    projection: bytes
+    method: bytes
+
+
+@dataclass(frozen=True)
+class Message:
+    """Named CPU tensors with the round they belong to."""
+
+    kind: Kind
+    round: int
+    tensors: Mapping[str, Tensor]
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.tensors
+
+
+def encode(message: Message, agreement: Agreement, codecs: Mapping[str, str] | None = None) -> bytes:
+    """The bytes of a message.
+
+    Args:
+        message: what to send. Integer tensors go as uint32, others as float32 unless ``codecs`` says otherwise.
+        agreement: the sender's side of it.
+        codecs: tensor name -> codec name.
+    """
+    parts = [
+        _HEADER.pack(
+            MAGIC,
+            VERSION,
+            message.kind,
+            len(message.tensors),
+            0,
+            message.round,
+            agreement.method,
+            agreement.space,
+            agreement.projection,
+        )
+    ]
+    for name, tensor in message.tensors.items():
+        codec = CODECS[(codecs or {}).get(name, "float32" if tensor.is_floating_point() else "uint32")]
+        shape = tuple(tensor.shape)
+        label = name.encode("ascii")
+        parts.append(struct.pack(f"<B{len(label)}sBB{len(shape)}I", len(label), label, codec.number, len(shape), *shape))
+        parts.append(codec.encode(tensor))
+    body = b"".join(parts)
+    return body + _CHECKSUM.pack(zlib.crc32(body))
+
+
+def decode(payload: bytes, agreement: Agreement, kind: Kind, round: int | None = None) -> Message:  # noqa: A002
+    """The message in some bytes, or the one error that says what is wrong with them.
+
+    Args:
+        payload: bytes from anywhere.
+        agreement: the receiver's side of it.
+        kind: what is due.
+        round: the round that is due; None takes any.
+
+    Raises:
+        MessageError: a subclass names the first defect found.
+    """
+    header, body = _open(payload)
+    _, _, found_kind, count, _, found_round, method, space, projection = header
+    if found_kind != kind:
+        raise KindError(f"message kind {found_kind} where {kind.name.lower()} ({int(kind)}) was due")
+    if space != agreement.space:
+        raise FingerprintError(
+            f"sent for parameter space {space.hex()}, ours is {agreement.space.hex()}: the models' trainable tensors differ"
+        )
+    if method != agreement.method:
+        raise MethodError("sent under another method or other settings: both sides need the same recipe")
+    if projection != agreement.projection:
+        raise ProjectionSpecError(f"sent under projection {projection.hex()}, ours is {agreement.projection.hex()}")
+    if round is not None and found_round != round:
+        raise RoundError(f"sent for round {found_round} in round {round}")
+    return Message(kind, found_round, _read_tensors(body, count))
+
+
+def peek_round(payload: bytes) -> int:
+    """The round in a message's header, after the checks that need no agreement."""
+    header, _ = _open(payload)
+    found: int = header[5]
+    return found
+
+
+def check_shapes(message: Message, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Hold a message's tensors to what the receiver expects: these names, these shapes, all of them finite.
+
+    Raises:
+        TensorError: a name or a shape is wrong.
+        NotFiniteError: a value is NaN or infinite.
+    """
+    if message.tensors.keys() != shapes.keys():
+        raise TensorError(f"tensors {sorted(message.tensors)} where {sorted(shapes)} were due")
+    for name, tensor in message.tensors.items():
+        if tuple(tensor.shape) != tuple(shapes[name]):
+            raise TensorError(f"'{name}' has shape {tuple(tensor.shape)}, due was {tuple(shapes[name])}")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise NotFiniteError(f"'{name}' holds NaN or infinity")
+
+
+def _open(payload: bytes) -> tuple[tuple[bytes, int, int, int, int, int, bytes, bytes, bytes], memoryview]:
+    if payload[:3] != MAGIC:
+        raise MagicError(f"not a message: starts with {payload[:3]!r}")
+    if len(payload) < 4 or payload[3] != VERSION:
+        raise VersionError(f"message format {payload[3] if len(payload) > 3 else '?'}, this version speaks {VERSION}")
+    if len(payload) < _HEADER.size + _CHECKSUM.size:
+        raise LengthError(f"{len(payload)} bytes; the header alone takes {_HEADER.size + _CHECKSUM.size}")
+    body = memoryview(payload)[: -_CHECKSUM.size]
+    if zlib.crc32(body) != _CHECKSUM.unpack(payload[-_CHECKSUM.size :])[0]:
+        raise ChecksumError("checksum mismatch: the bytes changed on the way, or some are missing")
+    header: tuple[bytes, int, int, int, int, int, bytes, bytes, bytes] = _HEADER.unpack(body[: _HEADER.size])
+    if header[4] != 0:
+        raise VersionError(f"reserved field holds {header[4]}; sent by a newer version")
+    return header, body[_HEADER.size :]
+
+
+def _read_tensors(body: memoryview, count: int) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    at = 0
+
+    def take(size: int) -> memoryview:
+        nonlocal at
+        if size > len(body) - at:
+            raise LengthError(f"a tensor needs {size} bytes where {len(body) - at} are left")
+        at += size
+        return body[at - size : at]
+
+    for _ in range(count):
+        label = bytes(take(take(1)[0]))
+        if not label.isascii() or not label.decode("ascii").isidentifier():
+            raise TensorError(f"tensor name {label!r} is not an identifier")
+        name = label.decode("ascii")
+        if name in tensors:
+            raise TensorError(f"tensor '{name}' comes twice")
+        number, axes = take(2)
+        if number not in BY_NUMBER:
+            raise TensorError(f"'{name}' is encoded by codec {number}, which this version does not know")
+        if axes > _MAX_AXES:
+            raise TensorError(f"'{name}' has {axes} axes; at most {_MAX_AXES} are allowed")
+        shape: tuple[int, ...] = struct.unpack(f"<{axes}I", take(4 * axes))
+        codec = BY_NUMBER[number]
+        # Sizes are compared before anything of that size is allocated.
+        if math.prod(shape) > 8 * len(body):
+            raise LengthError(f"'{name}' claims shape {shape} in a message of {len(body)} bytes")
+        tensors[name] = codec.decode(bytes(take(codec.length(shape))), shape)
+    if at != len(body):
+        raise LengthError(f"{len(body) - at} bytes are left over after the last tensor")
+    return tensors

@@ -1,0 +1,183 @@
+"""The contract of a method: what is sent, and how it is folded in.
+
+Pure functions over frozen state, as in FedJAX and Optax. The engine keeps what a client must remember; a method cannot
+tell where it runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from igc.messages import Message
+from igc.projection import Projection, Term
+from igc.records import record
+
+StateT = TypeVar("StateT")
+MemoryT = TypeVar("MemoryT")
+
+
+class Turn(NamedTuple):
+    """A client's place in a round.
+
+    Attributes:
+        client: its id.
+        round: counted from 0.
+        position: its place among the round's clients, counted from 0.
+        cohort: how many clients were sampled.
+    """
+
+    client: str
+    round: int
+    position: int
+    cohort: int
+
+
+class Sketch(NamedTuple):
+    """What a worker learned from a client's batch.
+
+    Attributes:
+        vector: A^T g, float32 (d,), on the CPU; g is the gradient of the batch's mean loss.
+        weight: number of predictions in the batch.
+        loss: the batch's mean loss.
+    """
+
+    vector: Tensor
+    weight: int
+    loss: float
+
+
+class Worker(Protocol):
+    """The place where one client's data are, for one round."""
+
+    def move_(self, current: Sequence[Term], settled: Sequence[Term] = ()) -> None:
+        """Move the model to theta_0 + the sum of these terms."""
+
+    def sketch(self, projection: Projection) -> Sketch:
+        """The gradient of the client's batch at the model's position, projected."""
+
+
+class Means(NamedTuple):
+    """What aggregation leaves of a round's uploads.
+
+    Attributes:
+        groups: group -> sum of the group's weighted uploads over the weight of all uploads, float32 (d,); groups that no
+            client was given are absent.
+        loss: weighted mean of the clients' losses.
+        clients: the clients whose uploads are in it.
+    """
+
+    groups: Mapping[int, Tensor]
+    loss: float
+    clients: tuple[str, ...]
+
+
+class Traffic(NamedTuple):
+    """Numbers that one client sends and receives by METHOD.md's table, for comparison with what was measured."""
+
+    up: int
+    down: int
+    explored: int
+
+
+@record
+class Nothing:
+    """The memory of a client that needs none."""
+
+
+class MissedError(Exception):
+    """A client lacks what a download builds on; the server must send all of it."""
+
+
+class Method(ABC, Generic[StateT, MemoryT]):
+    """A federated method.
+
+    Attributes:
+        linear: whether an upload is linear in the client's gradient, so that the gradient of a weighted union of batches
+            gives the weighted mean of the uploads.
+    """
+
+    linear: ClassVar[bool]
+
+    if TYPE_CHECKING:  # at run time a field of the dataclass, or a property of it
+
+        @property
+        def projection(self) -> Projection:
+            """The projection that its matrices derive from."""
+
+    @property
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Name and settings, JSON-ready: what both sides must have in common, the projection aside."""
+
+    @abstractmethod
+    def init(self) -> StateT:
+        """The server's state before round 0."""
+
+    @abstractmethod
+    def download(self, state: StateT, turn: Turn) -> dict[str, Tensor]:
+        """What the server sends to a client."""
+
+    @abstractmethod
+    def client_init(self) -> MemoryT:
+        """What a client remembers before its first round."""
+
+    @abstractmethod
+    def upload(self, memory: MemoryT, download: Message, worker: Worker) -> tuple[MemoryT, dict[str, Tensor]]:
+        """What a client makes of a download: its new memory and its upload.
+
+        Raises:
+            MissedError: the download builds on something that the memory lacks.
+        """
+
+    @abstractmethod
+    def upload_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of an upload's tensors."""
+
+    @abstractmethod
+    def group(self, upload: Message, turn: Turn) -> int:
+        """The group that an upload is averaged in.
+
+        Raises:
+            TensorError: the upload names another group than the client was given.
+        """
+
+    @abstractmethod
+    def update(self, state: StateT, means: Means | None, round: int, learning_rate: float) -> StateT:  # noqa: A002
+        """The state after a round; ``means`` is None where no upload came."""
+
+    @abstractmethod
+    def terms(self, state: StateT) -> tuple[list[Term], list[Term]]:
+        """theta - theta_0 as terms: current ones, and settled ones, which come first in the sum."""
+
+    @abstractmethod
+    def at(self, projection: Projection) -> Method[StateT, MemoryT]:
+        """The same method over another projection of the same size."""
+
+    @abstractmethod
+    def traffic(self, participations: int, epochs: int) -> Traffic:
+        """METHOD.md's table for a client that takes part so many times, in so many epochs."""
+
+    def forget(self, state: StateT, client: str) -> StateT:
+        """The state after a client reported `MissedError`; the same where the server tracks nothing."""
+        return state
+
+    @property
+    def digest(self) -> bytes:
+        """Four bytes that name the method and its settings on the wire."""
+        listing = json.dumps(self.settings, sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(listing.encode(), digest_size=4, person=b"igc-method").digest()
+
+
+def report(sketch: Sketch) -> dict[str, Tensor]:
+    """The tensors that every upload of a sketch has: the vector, its weight and the client's loss."""
+    return {"sketch": sketch.vector, "weight": torch.tensor(sketch.weight), "loss": torch.tensor(sketch.loss)}
+
+
+REPORT_SHAPES: dict[str, tuple[int, ...]] = {"weight": (), "loss": ()}

@@ -1,0 +1,189 @@
+"""Time-varying intrinsic gradient compression: fresh matrices in every epoch.
+
+Melas-Kyriazi and Wang, FL4NLP 2022, algorithm "time-varying"; METHOD.md, section 2. Within an epoch it is another method
+(static, or K-subspace for "K-subspace + time-varying"), run over matrices of that epoch. With the static method:
+
+    server -> client    sigma_e, and the finals that the client lacks    2 d numbers, if it took part in epoch e - 1
+    client              theta = theta_0 + sum_{j<e} A_j sigma_j^final + A_e sigma_e;  g = gradient of its batch at theta
+    client -> server    A_e^T g                                          d numbers
+    server              sigma_e steps on the mean; after the epoch it is final, and sigma_{e+1} = 0
+
+A client that missed epochs gets every final it lacks, but never more than D numbers of them: past that, it gets their sum
+sum_{j<e} A_j sigma_j^final itself, theta at the start of the epoch less theta_0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from igc.messages import Message, TensorError
+from igc.methods import k_subspace, static
+from igc.methods.base import Means, Method, MissedError, Sketch, Traffic, Turn, Worker
+from igc.projection import Identity, Projection, Term
+from igc.projection.theta import displacement
+from igc.records import record
+
+Inner = static.Static | k_subspace.KSubspace
+InnerState = static.State | k_subspace.State
+
+
+@record
+class State:
+    """The server's state.
+
+    Attributes:
+        finals: final sigma of each epoch that is over.
+        inner: state of the epoch at hand, number ``len(finals)``.
+        known: client -> the number of finals, from the first, that it has confirmed by an upload.
+    """
+
+    finals: tuple[Tensor, ...]
+    inner: InnerState
+    known: dict[str, int]
+
+
+@record
+class Memory:
+    """What a client has of the epochs that are over.
+
+    Attributes:
+        base: sum of A_j sigma_j^final over the first ``base_epochs`` epochs, (D,), if it came whole.
+        base_epochs: how many epochs ``base`` stands for.
+        finals: final sigma of each epoch after those.
+    """
+
+    base: Tensor | None = None
+    base_epochs: int = 0
+    finals: tuple[Tensor, ...] = ()
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs, from the first, are known."""
+        return self.base_epochs + len(self.finals)
+
+
+@dataclass(frozen=True)
+class TimeVarying(Method[State, Memory]):
+    """Another method within each epoch, over matrices of that epoch.
+
+    Attributes:
+        inner: the method within an epoch.
+        rounds_per_epoch: rounds that one set of matrices serves; one pass over the clients in the paper.
+    """
+
+    inner: Inner
+    rounds_per_epoch: int
+    _sums: dict[int, tuple[tuple[Tensor, ...], Tensor]] = field(default_factory=dict, compare=False, repr=False)
+
+    linear: ClassVar[bool] = True
+
+    @property
+    def projection(self) -> Projection:
+        return self.inner.projection
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"name": "time-varying", "rounds_per_epoch": self.rounds_per_epoch, "inner": self.inner.settings}
+
+    def during(self, epoch: int) -> Inner:
+        """The method of one epoch, counted from 0; the first has the inner method's own matrices."""
+        return self.inner.at(self.projection.child(epoch))
+
+    def init(self) -> State:
+        return State((), self.inner.init(), {})
+
+    def download(self, state: State, turn: Turn) -> dict[str, Tensor]:
+        epoch = len(state.finals)
+        tensors = {**self.during(epoch).download(state.inner, turn), "epoch": torch.tensor(epoch)}  # type: ignore[arg-type]
+        missing = state.finals[state.known.get(turn.client, 0) :]
+        if sum(sigma.numel() for sigma in missing) > self.projection.D:
+            tensors["displacement"] = self._displacement(state.finals)
+        elif missing:
+            tensors["finals"] = torch.stack(missing)
+        return tensors
+
+    def client_init(self) -> Memory:
+        return Memory()
+
+    def upload(self, memory: Memory, download: Message, worker: Worker) -> tuple[Memory, dict[str, Tensor]]:
+        memory = self._learn(memory, download)
+        settled = self._settled(memory.finals, memory.base_epochs)
+        if memory.base is not None:
+            D = self.projection.D
+            settled.insert(0, Term(Identity(D=D, d=D, seed=0), memory.base))
+        inner = self.during(memory.epochs)
+        _, tensors = inner.upload(inner.client_init(), download, _Ahead(worker, settled))
+        return memory, tensors
+
+    def upload_shapes(self) -> dict[str, tuple[int, ...]]:
+        return self.inner.upload_shapes()
+
+    def group(self, upload: Message, turn: Turn) -> int:
+        return self.inner.group(upload, turn)
+
+    def update(self, state: State, means: Means | None, round: int, learning_rate: float) -> State:  # noqa: A002
+        epoch = len(state.finals)
+        known = state.known if means is None else {**state.known, **dict.fromkeys(means.clients, epoch)}
+        inner = self.inner.update(state.inner, means, round, learning_rate)  # type: ignore[arg-type]
+        if (round + 1) % self.rounds_per_epoch == 0:
+            return State((*state.finals, inner.sigma), self.inner.init(), known)
+        return State(state.finals, inner, known)
+
+    def forget(self, state: State, client: str) -> State:
+        return dataclasses.replace(state, known={c: n for c, n in state.known.items() if c != client})
+
+    def terms(self, state: State) -> tuple[list[Term], list[Term]]:
+        return self.during(len(state.finals)).terms_of(state.inner.sigma), self._settled(state.finals)
+
+    def at(self, projection: Projection) -> TimeVarying:
+        return dataclasses.replace(self, inner=self.inner.at(projection), _sums={})
+
+    def traffic(self, participations: int, epochs: int) -> Traffic:
+        within = self.inner.traffic(participations, 1)
+        return Traffic(up=within.up, down=2 * within.down, explored=within.explored * epochs)
+
+    def _learn(self, memory: Memory, download: Message) -> Memory:
+        """The memory with what a download brings of the epochs before its own.
+
+        A server that missed an upload of ours sends again what we know: the newer copy replaces the older.
+        """
+        if "epoch" not in download:
+            raise TensorError("a download of the time-varying method names its epoch; this one does not")
+        epoch = int(download["epoch"])
+        if "displacement" in download:
+            return Memory(download["displacement"], epoch)
+        finals = tuple(download["finals"].unbind()) if "finals" in download else ()
+        first = epoch - len(finals)
+        if not memory.base_epochs <= first <= memory.epochs:
+            raise MissedError(f"the download builds on {first} past epochs, {memory.epochs} are known here")
+        return dataclasses.replace(memory, finals=memory.finals[: first - memory.base_epochs] + finals)
+
+    def _settled(self, finals: Sequence[Tensor], first: int = 0) -> list[Term]:
+        return [term for epoch, sigma in enumerate(finals, first) for term in self.during(epoch).terms_of(sigma)]
+
+    def _displacement(self, finals: tuple[Tensor, ...]) -> Tensor:
+        # Every client of an epoch that is sent the sum is sent the same; one is kept.
+        kept = self._sums.get(0)
+        if kept is None or kept[0] is not finals:
+            kept = self._sums[0] = (finals, displacement(self._settled(finals), self.projection.D))
+        return kept[1]
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """A worker whose moves all begin with some settled terms."""
+
+    worker: Worker
+    settled: list[Term]
+
+    def move_(self, current: Sequence[Term], settled: Sequence[Term] = ()) -> None:
+        self.worker.move_(current, [*self.settled, *settled])
+
+    def sketch(self, projection: Projection) -> Sketch:
+        return self.worker.sketch(projection)

@@ -1,0 +1,94 @@
+"""The subspace optimizer: any torch.optim optimizer trains sigma in an ordinary training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from igc.projection import Projection, Term, Theta, project_tensors
+from igc.space import ParameterSpace
+
+
+class SubspaceOptimizer:
+    """Trains theta = theta_0 + A sigma by steps on sigma alone.
+
+    ::
+
+        projection = igc.BlockedHadamard(D=space.D, d=1024, seed=0)
+        optimizer = igc.SubspaceOptimizer(model, projection, lambda p: torch.optim.Adam(p, lr=1e-3))
+        for batch in batches:
+            loss(model, batch).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    Learning-rate schedulers attach to ``optimizer.inner``. Memory beside the model: theta_0, and what the inner optimizer
+    keeps for d numbers.
+
+    Args:
+        model: the model to train, on the device where it stays.
+        projection: A, of shape (D, d), where D is the size of the space.
+        make_inner: takes ``[sigma]`` and returns a ``torch.optim`` optimizer.
+        space: which tensors to train; all trainable ones by default.
+
+    Raises:
+        SpaceError: the model does not fit the space.
+        ProjectionError: the projection does not fit the space.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        projection: Projection,
+        make_inner: Callable[[list[Tensor]], torch.optim.Optimizer],
+        space: ParameterSpace | None = None,
+    ) -> None:
+        self.space = space or ParameterSpace.of(model)
+        self.projection = projection
+        self._parameters = self.space.parameters(model)
+        self._theta = Theta(self._parameters)
+        device = self._parameters[0].device
+        self.sigma = nn.Parameter(torch.zeros(projection.d, device=device))
+        self._theta.move_([self._term()])  # a projection of the wrong size is refused here, not at the first step
+        self.inner = make_inner([self.sigma])
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Project the gradients that backward left, step on sigma, and move the model to theta_0 + A sigma."""
+        sizes = [entry.size for entry in self.space.entries]
+        self.sigma.grad = project_tensors(self.projection, [p.grad for p in self._parameters], sizes)
+        self.inner.step()
+        self._theta.move_([self._term()])
+
+    def zero_grad(self) -> None:
+        """Free the gradients of the model and of sigma."""
+        for parameter in self._parameters:
+            parameter.grad = None
+        self.sigma.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """sigma, the inner optimizer's state, and the spec and fingerprint that they belong to; no tensor of size D."""
+        return {
+            "sigma": self.sigma.detach().clone(),
+            "inner": self.inner.state_dict(),
+            "projection": self.projection.spec(),
+            "fingerprint": self.space.fingerprint.hex(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`; the model must be at the same theta_0 as then.
+
+        Raises:
+            ValueError: the state belongs to another projection or parameter space.
+        """
+        if state["projection"] != self.projection.spec() or state["fingerprint"] != self.space.fingerprint.hex():
+            raise ValueError(f"the state belongs to projection {state['projection']}, this optimizer is {self.projection}")
+        with torch.no_grad():
+            self.sigma.copy_(state["sigma"])
+        self.inner.load_state_dict(state["inner"])
+        self._theta.move_([self._term()])
+
+    def _term(self) -> Term:
+        return Term(self.projection, self.sigma.detach().clone())

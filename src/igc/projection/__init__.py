@@ -1,0 +1,61 @@
+"""Seeded random projections A of shape (D, d), D >> d, that every party regenerates for itself."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from igc.errors import ProjectionError, did_you_mean
+from igc.projection.base import Projection, check_adjoint, to_dense
+from igc.projection.blocked_hadamard import BlockedHadamard
+from igc.projection.dense_gaussian import DenseGaussian
+from igc.projection.fastfood import Fastfood
+from igc.projection.identity import Identity
+from igc.projection.partition import Partition
+from igc.projection.tensors import add_expanded_, project_tensors
+from igc.projection.theta import Term, Theta
+
+FAMILIES: dict[str, type[Projection]] = {
+    family.family: family for family in (BlockedHadamard, Fastfood, Partition, DenseGaussian, Identity)
+}
+
+
+def make_projection(family: str, **settings: Any) -> Projection:
+    """A projection by the name of its family; ``make_projection(**p.spec()) == p``.
+
+    Raises:
+        ProjectionError: the family is unknown, or a setting does not belong to it.
+    """
+    if family not in FAMILIES:
+        raise ProjectionError(
+            f"unknown projection '{family}'{did_you_mean(family, FAMILIES)}; known are {', '.join(FAMILIES)}"
+        )
+    known = inspect.signature(FAMILIES[family]).parameters
+    if foreign := sorted(settings.keys() - known.keys()):
+        raise ProjectionError(f"projection '{family}' has no setting {', '.join(foreign)}; it has {', '.join(known)}")
+    return FAMILIES[family](**settings)
+
+
+def projection_from_spec(spec: Mapping[str, Any]) -> Projection:
+    """The projection that a spec names; the inverse of `Projection.spec`."""
+    return make_projection(**spec)
+
+
+__all__ = [
+    "FAMILIES",
+    "BlockedHadamard",
+    "DenseGaussian",
+    "Fastfood",
+    "Identity",
+    "Partition",
+    "Projection",
+    "Term",
+    "Theta",
+    "add_expanded_",
+    "check_adjoint",
+    "make_projection",
+    "project_tensors",
+    "projection_from_spec",
+    "to_dense",
+]

@@ -1,0 +1,50 @@
+"""Partition: one signed entry a row, so that every parameter moves with one coordinate of sigma.
+
+CountSketch (Charikar, Chen and Farach-Colton 2002) with one row and balanced buckets; Uni-LoRA and GPart train in it. Rows
+are cut into groups of d; within group t, row j falls into bucket (j + c_t) mod d, with a random shift c_t, times a random
+sign. Buckets so hold floor(D/d) or ceil(D/d) rows, A^T A is diagonal with those counts, and two rows of different groups
+collide with probability 1/d, as under independent hashing, at the cost of one hash a group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from igc.projection.base import Projection
+from igc.projection.philox import Stream, words
+from igc.projection.signs import flip_
+
+
+@dataclass(frozen=True)
+class Partition(Projection):
+    """Signed one-hot partition of the parameters into d balanced buckets."""
+
+    family: ClassVar[str] = "partition"
+
+    @property
+    def granule(self) -> int:
+        return self.d
+
+    def _project_(self, g: Tensor, start: int, out: Tensor) -> None:
+        flip_(g, self.seed, Stream.ROW_SIGNS, start)
+        first, last = start // self.d, -(-(start + g.numel()) // self.d)
+        groups = torch.zeros((last - first) * self.d, dtype=torch.float32, device=g.device)
+        groups[start - first * self.d : start - first * self.d + g.numel()] = g
+        buckets = torch.arange(self.d, device=g.device)
+        rows = (buckets - self._shifts(first, last, g.device)) % self.d  # the row of each bucket, (groups, d)
+        out.add_(groups.view(-1, self.d).gather(1, rows).sum(0))
+
+    def _expand(self, x: Tensor, start: int, stop: int) -> Tensor:
+        first, last = start // self.d, -(-stop // self.d)
+        rows = torch.arange(self.d, device=x.device)
+        buckets = (rows + self._shifts(first, last, x.device)) % self.d
+        y = x[buckets.view(-1)[start - first * self.d : stop - first * self.d]]
+        return flip_(y, self.seed, Stream.ROW_SIGNS, start)
+
+    def _shifts(self, first: int, last: int, device: torch.device) -> Tensor:
+        """c_t = floor(word_t d / 2^32) for the groups t from first to last; (groups, 1)."""
+        return (words(self.seed, Stream.SHIFTS, first, last - first, device) * self.d >> 32).view(-1, 1)

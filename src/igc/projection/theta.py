@@ -1,0 +1,93 @@
+"""theta = theta_0 + sum_t A_t sigma_t, in place in a model's own tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from igc.projection.base import Projection
+from igc.projection.tensors import add_expanded_
+
+
+class Term(NamedTuple):
+    """One summand A sigma of the displacement theta - theta_0."""
+
+    projection: Projection
+    sigma: Tensor
+
+    def same_as(self, other: Term) -> bool:
+        """Whether both are the same summand, value for value."""
+        if self.projection != other.projection:
+            return False
+        return self.sigma is other.sigma or torch.equal(self.sigma, other.sigma)
+
+
+class Theta:
+    """The trainable tensors of one model, which it moves to theta_0 + sum_t A_t sigma_t.
+
+    The displacement is summed from zero in float32, term by term, and added to theta_0 last: parameters in bfloat16 are
+    rounded once, whatever the number of terms, and a displacement sent whole (`Identity`) gives the same bits as its terms.
+    Every position is computed from theta_0, never from the position before, so that it depends on nothing but the terms.
+
+    Memory beside the model: theta_0, and one displacement (float32) once there are settled terms.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._tensors = list(tensors)
+        self._base = [tensor.detach().clone() for tensor in tensors]
+        self._device = self._tensors[0].device
+        self._D = sum(tensor.numel() for tensor in tensors)
+        self._at: list[Term] = []
+        self._settled: list[Term] = []
+        self._settled_sum: Tensor | None = None
+
+    def move_(self, current: Sequence[Term], settled: Sequence[Term] = ()) -> None:
+        """Move to theta_0 + the sum of ``settled`` and ``current``, in this order.
+
+        Args:
+            current: terms that change from round to round.
+            settled: terms that come first and seldom change; their sum is kept for the next call.
+        """
+        target = [Term(t.projection, t.sigma.to(self._device)) for t in (*settled, *current)]
+        if _same(target, self._at):
+            return
+        self._at = []  # unknown while the tensors are being written
+        moving = target[len(settled) :]
+        with torch.no_grad():
+            for tensor, base in zip(self._tensors, self._base, strict=True):
+                tensor.copy_(base)
+            if len(target) == 1:
+                add_expanded_(target[0].projection, self._tensors, target[0].sigma)
+            elif target:
+                self._add_displacement_(self._displacement(target[: len(settled)], moving))
+        self._at = target
+
+    def _displacement(self, settled: list[Term], moving: list[Term]) -> Tensor:
+        if not _same(settled, self._settled) or (settled and self._settled_sum is None):
+            self._settled, self._settled_sum = settled, None
+            self._settled_sum = displacement(settled, self._D, self._device) if settled else None
+        start = None if self._settled_sum is None else self._settled_sum.clone()
+        return displacement(moving, self._D, self._device, start)
+
+    def _add_displacement_(self, total: Tensor) -> None:
+        offset = 0
+        for tensor in self._tensors:
+            tensor.add_(total[offset : offset + tensor.numel()].view(tensor.shape))
+            offset += tensor.numel()
+
+
+def displacement(
+    terms: Sequence[Term], D: int, device: torch.device | str = "cpu", start: Tensor | None = None
+) -> Tensor:
+    """``start + sum_t A_t sigma_t``, in order, float32 (D,); ``start`` (zero by default) is overwritten."""
+    total = torch.zeros(D, dtype=torch.float32, device=device) if start is None else start
+    for term in terms:
+        add_expanded_(term.projection, [total], term.sigma.to(total.device))
+    return total
+
+
+def _same(left: Sequence[Term], right: Sequence[Term]) -> bool:
+    return len(left) == len(right) and all(a.same_as(b) for a, b in zip(left, right, strict=True))

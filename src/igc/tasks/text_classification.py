@@ -1,0 +1,128 @@
+"""Text classification: a pre-trained encoder with a classification head, cross-entropy, accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+
+from igc.errors import DataError
+from igc.tasks.base import Task
+from igc.tasks.batching import by_length, device_of, pad
+from igc.tasks.mean_pooling import MeanPoolingClassifier, MeanPoolingConfig, without_pooler
+from igc.tasks.models import draw_missing_, find_model, load_tokenizer, own_randomness, quiet, torch_dtype
+from igc.tasks.settings import ModelSettings, TextClassificationSettings
+
+_EVALUATION_BATCH = 128
+
+
+class LabelledTokens(NamedTuple):
+    """A prepared example."""
+
+    tokens: list[int]
+    label: int
+
+
+class TextClassification(Task):
+    """Raw examples are pairs ``(text, label)``; prepared ones are :class:`LabelledTokens`."""
+
+    name: ClassVar[str] = "text-classification"
+    metric_name: ClassVar[str] = "accuracy"
+    higher_is_better: ClassVar[bool] = True
+
+    def __init__(self, settings: TextClassificationSettings, model: ModelSettings, seed: int) -> None:
+        self.settings = settings
+        self.seed = seed
+        self._files = find_model(model)
+        self._dtype = torch_dtype(model)
+        self.tokenizer = load_tokenizer(self._files)
+        if self.tokenizer.pad_token_id is None:  # GPT-2, for instance, was trained without padding
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self._padding: int = self.tokenizer.pad_token_id or 0
+
+    def model(self) -> nn.Module:
+        """The pre-trained encoder with a head drawn from the task's seed."""
+        build = self._mean_pooling if self.settings.head == "mean-pooling" else self._own_head
+        with own_randomness(self.seed) as generator:
+            model, missing = build()
+            draw_missing_(model, missing, generator)
+        model.config.pad_token_id = self._padding
+        built: nn.Module = model.eval()
+        return built
+
+    def _mean_pooling(self) -> tuple[Any, list[str]]:
+        config = self._files.load(AutoConfig)
+        encoder = self._files.load(AutoModel, dtype=self._dtype, **without_pooler(config))
+        with quiet():
+            model = MeanPoolingClassifier(
+                MeanPoolingConfig(encoder=encoder.config.to_dict(), num_labels=self.settings.labels, dtype=self._dtype)
+            ).to(self._dtype)
+        model.encoder.load_state_dict(encoder.state_dict())
+        return model, ["classifier.weight", "classifier.bias"]
+
+    def _own_head(self) -> tuple[Any, list[str]]:
+        model, report = self._files.load(
+            AutoModelForSequenceClassification,
+            dtype=self._dtype,
+            num_labels=self.settings.labels,
+            output_loading_info=True,
+        )
+        return model, list(report["missing_keys"])
+
+    def prepare(self, raw: Sequence[Any]) -> list[LabelledTokens]:
+        """Tokenise pairs ``(text, label)``.
+
+        Raises:
+            DataError: a label is not one of ``0 .. labels - 1``.
+        """
+        if not raw:
+            return []
+        texts, labels = zip(*raw, strict=True)
+        wrong = next((label for label in labels if not 0 <= label < self.settings.labels), None)
+        if wrong is not None:
+            raise DataError(f"label {wrong} does not fit a task with labels = {self.settings.labels}")
+        tokens = self.tokenizer(list(texts), truncation=True, max_length=self.settings.max_tokens)["input_ids"]
+        return [LabelledTokens(ids, label) for ids, label in zip(tokens, labels, strict=True)]
+
+    def loss(self, model: nn.Module, examples: Sequence[LabelledTokens]) -> tuple[Tensor, int]:
+        """Summed cross-entropy in float32, and the number of examples."""
+        logits, labels = self._logits(model, examples)
+        return functional.cross_entropy(logits, labels, reduction="sum"), len(examples)
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, examples: Sequence[LabelledTokens]) -> dict[str, float]:
+        """Mean cross-entropy and accuracy.
+
+        Raises:
+            DataError: there are no examples.
+        """
+        if not examples:
+            raise DataError("there are no examples to evaluate on")
+        loss, right = 0.0, 0
+        for batch in by_length(examples, lambda example: len(example.tokens), _EVALUATION_BATCH):
+            logits, labels = self._logits(model, batch)
+            loss += functional.cross_entropy(logits, labels, reduction="sum").item()
+            right += int((logits.argmax(-1) == labels).sum())
+        return {"loss": loss / len(examples), "accuracy": right / len(examples)}
+
+    def save_merged(self, model: nn.Module, folder: Path) -> None:
+        """Write model, config and tokenizer.
+
+        A model with the head ``mean-pooling`` is read by ``AutoModelForSequenceClassification.from_pretrained`` once
+        ``igc.tasks.text_classification`` is imported.
+        """
+        with quiet():
+            model.save_pretrained(folder)  # type: ignore[operator]
+            self.tokenizer.save_pretrained(folder)
+
+    def _logits(self, model: nn.Module, examples: Sequence[LabelledTokens]) -> tuple[Tensor, Tensor]:
+        """Logits ``(batch, labels)`` in float32, and labels ``(batch,)``, on the model's device."""
+        device = device_of(model)
+        tokens, mask = pad([example.tokens for example in examples], self._padding, device)
+        labels = torch.tensor([example.label for example in examples], device=device)
+        return model(input_ids=tokens, attention_mask=mask).logits.float(), labels
