@@ -15,8 +15,8 @@ def table(tmp_path: Path) -> Path:
     return file
 
 
-def settings(path: Path, **changes: Any) -> DataSettings:
-    return DataSettings(**({"source": "text-classification-file", "path": path, "clients": 9} | changes))
+def settings(table: Path, **changes: Any) -> DataSettings:
+    return DataSettings(**({"source": "text-classification-file", "path": table, "clients": 9} | changes))
 
 
 PARTITIONS = [{}, {"partition": "dirichlet", "alpha": 0.5}, {"partition": "labels", "labels_per_client": 1}]
@@ -48,7 +48,7 @@ def test_a_cap_keeps_some_clients_as_they_were(table: Path) -> None:
 
 
 def test_splits_that_leave_nothing(table: Path) -> None:
-    with pytest.raises(DataError, match="90 examples leave none to train on after 90"):
+    with pytest.raises(DataError, match="90 examples leave none to train on after 99"):
         load_dataset(settings(table, options={"test": 90}), 0)
 
 

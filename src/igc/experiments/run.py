@@ -32,7 +32,7 @@ from igc.experiments.progress import Observer, RoundRecord, RunInfo
 from igc.experiments.recipe import Recipe, load
 from igc.experiments.summary import summarise
 from igc.federation import RoundResult
-from igc.records import from_tree, to_tree
+from igc.records import from_tree, record, to_tree
 
 RECIPE = "recipe.toml"
 SUMMARY = "summary.json"
@@ -151,6 +151,7 @@ class _Trainer:
         self.folder = run.folder
         self.experiment = experiment
         self.observer = observer
+        self.complete: _Moment | None = None  # the last round that is also in the logs
         self.saved = -1  # the round of the newest checkpoint
 
     def run(self) -> None:
@@ -166,32 +167,30 @@ class _Trainer:
                     result = self.experiment.server.run_round(self.experiment.engine)
                     done = number + 1
                     evaluated = done % self.recipe.evaluation.every == 0 or done == rounds
-                    record = self._record(result, self.experiment.evaluate() if evaluated else {}, began)
+                    line = self._record(result, self.experiment.evaluate() if evaluated else {}, began)
                     for client, reason in result.rejected.items():
                         self.observer.warn(f"round {done}: left out client '{client}': {reason}")
-                    lines.append(record.to_json())
+                    lines.append(line.to_json())
                     ledger.append({**result.traffic, "round": done})
-                    self.observer.round(record)
+                    self.complete = _Moment.of(done, self.experiment)
+                    self.observer.round(line)
                     if done % self.recipe.checkpoint.every == 0 or done == rounds:
-                        lines.sync()
-                        ledger.sync()
-                        self._save(done)
+                        self._save(lines, ledger)
             except KeyboardInterrupt:
-                # State changes only between rounds: what the server holds is the end of the last whole one.
-                self._save(self.experiment.server.round)
+                self._save(lines, ledger)
                 raise
 
     def _round_zero(self, lines: JsonLines) -> None:
         began = time.perf_counter()
         scores = self.experiment.evaluate()
-        record = self._line(0, None, 0, 0, 0, scores, began)
-        lines.append(record.to_json())
-        self.observer.round(record)
+        line = self._line(0, None, 0, 0, 0, scores, began)
+        lines.append(line.to_json())
+        self.observer.round(line)
 
     def _record(self, result: RoundResult, scores: dict[str, dict[str, float]], began: float) -> RoundRecord:
         asked = result.clients + len(result.dropped) + len(result.rejected)
-        record = self._line(result.round + 1, result.loss, result.bytes_up, result.bytes_down, asked, scores, began)
-        return dataclasses.replace(record, dropped=len(result.dropped), rejected=len(result.rejected))
+        line = self._line(result.round + 1, result.loss, result.bytes_up, result.bytes_down, asked, scores, began)
+        return dataclasses.replace(line, dropped=len(result.dropped), rejected=len(result.rejected))
 
     def _line(
         self,
@@ -224,24 +223,24 @@ class _Trainer:
     def _resume(self) -> int:
         folder = self.folder / CHECKPOINTS
         start = 0
-        if folder.is_dir() and any(folder.iterdir()):
+        if checkpoint.exists(folder):
             start = _restore(self.experiment, folder, self.observer.warn)
             self.saved = start
         for log in (METRICS, LEDGER):
             metrics.truncate_after(self.folder / log, start)
         return start
 
-    def _save(self, done: int) -> None:
-        if done == self.saved:
+    def _save(self, *logs: JsonLines) -> None:
+        """Checkpoint the last complete round; the logs reach the disk first, so that they never know less."""
+        moment = self.complete
+        if moment is None or moment.round == self.saved:
             return
+        for log in logs:
+            log.sync()
         tensors: dict[str, Tensor] = {}
-        tree = {
-            "state": to_tree(self.experiment.server.state, tensors),
-            "memories": to_tree(self.experiment.engine.memories, tensors),
-            "ledger": to_tree(self.experiment.server.ledger.accounts, tensors),
-        }
-        checkpoint.save(self.folder / CHECKPOINTS, done, tree, tensors, self.recipe.checkpoint.keep)
-        self.saved = done
+        tree = to_tree(moment, tensors)
+        checkpoint.save(self.folder / CHECKPOINTS, moment.round, tree, tensors, self.recipe.checkpoint.keep)
+        self.saved = moment.round
 
     def _info(self, start: int) -> RunInfo:
         e = self.experiment
@@ -261,13 +260,47 @@ class _Trainer:
         )
 
 
+@record
+class _Moment:
+    """All that a run must know to go on after a round. Its parts are never changed in place, so that holding one is free.
+
+    Attributes:
+        round: rounds done.
+        agreement: fingerprint, projection and method, in hex; guards against a recipe edited since.
+        state: of the server.
+        memories: client -> what it remembers.
+        accounts: client -> its traffic.
+    """
+
+    round: int
+    agreement: str
+    state: Any
+    memories: dict[str, Any]
+    accounts: dict[str, Any]
+
+    @classmethod
+    def of(cls, done: int, e: Experiment) -> _Moment:
+        return cls(done, _agreement(e), e.server.state, dict(e.engine.memories), dict(e.server.ledger.accounts))
+
+
 def _restore(experiment: Experiment, folder: Path, warn: Callable[[str], None]) -> int:
     done, tree, tensors = checkpoint.load_latest(folder, warn)
-    experiment.server.state = from_tree(tree["state"], tensors)
+    moment = from_tree(tree, tensors)
+    if not isinstance(moment, _Moment) or moment.agreement != _agreement(experiment):
+        raise RunError(
+            f"the checkpoint in {folder} was made by another recipe than {folder.parent / RECIPE} now is (another model,"
+            " method or projection); put the recipe back, or train in a new folder"
+        )
+    experiment.server.state = moment.state
     experiment.server.round = done
-    experiment.server.ledger.accounts = from_tree(tree["ledger"], tensors)
-    experiment.engine.memories = from_tree(tree["memories"], tensors)
+    experiment.server.ledger.accounts = dict(moment.accounts)
+    experiment.engine.memories = dict(moment.memories)
     return done
+
+
+def _agreement(experiment: Experiment) -> str:
+    method = experiment.method
+    return ":".join(part.hex() for part in (experiment.space.fingerprint, method.projection.digest, method.digest))
 
 
 def _device_name(device: torch.device) -> str:

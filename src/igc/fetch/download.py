@@ -79,7 +79,8 @@ def download(package: Package, folder: Path, remedy: str, report: Callable[[int]
     (stand_in / "build_meta.py").write_text(_STAND_IN, encoding="utf-8")
     only = "--only-binary" if package.kind == "wheel" else "--no-binary"
     command = [sys.executable, "-c", _WATCHED_PIP, "download", "--no-deps", "--no-build-isolation", only, ":all:"]
-    command += ["--progress-bar", "off", "--no-input", "--disable-pip-version-check", "--dest", str(target)]
+    command += ["--no-cache-dir", "--progress-bar", "off", "--no-input", "--disable-pip-version-check"]
+    command += ["--dest", str(target)]
     log = folder / "pip.log"
     with (
         log.open("wb") as out,
@@ -143,4 +144,5 @@ def _last_word(said: str) -> str:
     warnings = [line for line in lines if line.startswith("WARNING:")]
     # With no way to the index the errors only say that no version was found; the warnings say why.
     unreachable = [line for line in warnings if "onnection" in line or "timed out" in line or "Retrying" in line]
+    unreachable = [line.partition(" after ")[2] or line for line in unreachable]  # "Retrying (...) after ..."
     return (unreachable[-1:] or errors[-1:] or warnings[-1:] or lines[-1:] or ["nothing"])[-1][:300]

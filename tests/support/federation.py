@@ -1,0 +1,94 @@
+"""A whole federation on a toy task: server, messages, clients, and nothing left out but the size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from igc.federation import BatchSettings, Dropout, InProcess, Reply, Request, RoundResult, Sampler, Server, Workplace
+from igc.messages import Agreement
+from igc.methods import KSubspace, Method, Static, TimeVarying, fedsgd
+from igc.optim import ServerOptimizer, Sgd
+from igc.projection import BlockedHadamard, Projection
+from igc.space import ParameterSpace
+from support.toy import ToyTask, toy_clients
+
+Maker = Callable[[Projection, ServerOptimizer], Method[Any, Any]]
+
+# Every registered way to train, for contract suites; a new method is tested by being named here.
+METHODS: dict[str, Maker] = {
+    "static": lambda p, o: Static(p, o),
+    "k-subspace": lambda p, o: KSubspace(p, o, subspaces=3),
+    "time-varying": lambda p, o: TimeVarying(Static(p, o), rounds_per_epoch=2),
+    "k-subspace-time-varying": lambda p, o: TimeVarying(KSubspace(p, o, subspaces=2), rounds_per_epoch=2),
+    "fedsgd": lambda p, o: fedsgd(p.D, o),
+}
+
+
+@dataclass
+class Spy:
+    """An engine that keeps every payload that passes, and can lose or change some."""
+
+    inner: InProcess
+    down: list[tuple[int, str, bytes]] = field(default_factory=list)
+    up: list[tuple[int, str, bytes]] = field(default_factory=list)
+    tamper: Callable[[int, Reply], Reply] = lambda round, reply: reply
+
+    def exchange(self, round: int, requests: Sequence[Request]) -> Iterator[Reply]:
+        self.down += [(round, request.client, request.payload) for request in requests]
+        for reply in self.inner.exchange(round, requests):
+            found = self.tamper(round, reply)
+            if found.payload is not None:
+                self.up.append((round, found.client, found.payload))
+            yield found
+
+
+class Federation:
+    """Toy clients under a method, round after round."""
+
+    def __init__(
+        self,
+        make: Maker,
+        *,
+        d: int = 8,
+        clients: Mapping[str, Sequence[Any]] | None = None,
+        per_round: int = 3,
+        sampling: Literal["epoch", "uniform"] = "epoch",
+        optimizer: ServerOptimizer | None = None,
+        learning_rate: float = 0.05,
+        batch: int | None = None,
+        clip_norm: float | None = None,
+        dropout: float = 0.0,
+        non_finite: Literal["skip", "stop"] = "stop",
+        weights: Literal["examples", "uniform"] = "examples",
+        seed: int = 3,
+    ) -> None:
+        task = ToyTask()
+        self.clients = dict(toy_clients(7, seed=1) if clients is None else clients)
+        self.model = task.model()
+        self.space = ParameterSpace.of(self.model)
+        self.base = self.theta()
+        self.workplace = Workplace(self.model, self.space, task, self.clients, BatchSettings(batch, None, clip_norm, seed))
+        self.projection = BlockedHadamard(D=self.space.D, d=d, seed=seed)
+        self.method = make(self.projection, optimizer or Sgd())
+        self.agreement = Agreement(self.space.fingerprint, self.method.projection.digest, self.method.digest)
+        self.sampler = Sampler(tuple(self.clients), per_round, seed, sampling)
+        inner = InProcess(self.method, self.agreement, self.workplace, Dropout(dropout, seed), non_finite)
+        self.engine = Spy(inner)
+        self.server = Server(self.method, self.agreement, self.sampler, lambda round: learning_rate, weights)
+
+    def run(self, rounds: int) -> list[RoundResult]:
+        return [self.server.run_round(self.engine) for _ in range(rounds)]
+
+    def theta(self) -> Tensor:
+        """Where the model now is, flat."""
+        return torch.cat([p.detach().reshape(-1) for p in self.space.parameters(self.model)]).clone()
+
+    def position(self) -> Tensor:
+        """Where the server's state puts the model, flat."""
+        self.workplace.theta.move_(*self.method.terms(self.server.state))
+        return self.theta()

@@ -1,0 +1,217 @@
+"""The command line as a user meets it: a whole run, its products, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.command import Outcome, igc
+from support.tiny import write_recipe
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from igc import load_adapter
+from igc.experiments.assemble import assemble
+from igc.experiments.recipe import load
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run_igc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    return lambda *arguments: igc([str(argument) for argument in arguments], capsys, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_recipe(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def finished(recipe: Path) -> Path:
+    """A run of the tiny recipe, trained through the library."""
+    from igc.experiments.progress import observer
+    from igc.experiments.run import Run
+
+    folder = recipe.parent / "finished"
+    Run.create(load(recipe), folder).train(observer())
+    return folder
+
+
+def test_train_ends_with_a_table_and_writes_what_it_says(recipe: Path, tmp_path: Path, run_igc: Command) -> None:
+    folder = tmp_path / "run"
+    outcome = run_igc("train", recipe, "--out", folder, "--rounds", "6", "--dim", "32", "--set", "evaluation.every=3")
+    assert outcome.code == 0, outcome.err
+    assert "round 6/6" in outcome.err
+    for name in ("recipe.toml", "metrics.jsonl", "ledger.jsonl", "summary.json", "plots", "checkpoints"):
+        assert str(folder / name) in outcome.out
+        assert (folder / name).exists()
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [record["round"] for record in records] == list(range(7))
+    assert all(record.keys() >= {"round", "loss", "bytes_up", "bytes_down", "seconds"} for record in records)
+    assert [record["round"] for record in records if "metric" in record] == [0, 3, 6]
+    assert all(record["metric_name"] == "accuracy" for record in records if "metric" in record)
+    summary = json.loads((folder / "summary.json").read_text())
+    ledger = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+    for way in ("up", "down"):
+        by_client = sum(entry[way] for line in ledger for entry in line["clients"].values())
+        assert by_client == summary[f"bytes_{way}"] == sum(record[f"bytes_{way}"] for record in records)
+    assert summary["D"] == 20_418
+    assert summary["d"] == 32
+    assert summary["table"]["predicted_up"] == 6 * 4 * 32 * 4
+    assert {path.suffix for path in (folder / "plots").iterdir()} == {".png", ".svg"}
+    assert load(folder / "recipe.toml").method.dim == 32
+
+
+def test_training_learns_something(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["best_metric"] > summary["initial_metric"]
+
+
+def test_eval_repeats_the_metric_of_the_last_round(finished: Path, run_igc: Command) -> None:
+    outcome = run_igc("eval", finished, "--json")
+    summary = json.loads((finished / "summary.json").read_text())
+    found = json.loads(outcome.out)
+    assert found["round"] == 12
+    assert found["metrics"] == summary["final_metrics"]
+    assert "accuracy" in run_igc("eval", finished).out
+
+
+def test_adapter_and_merged_model_reload_to_the_same_metric(finished: Path, tmp_path: Path, run_igc: Command) -> None:
+    outcome = run_igc("export", finished, "--out", tmp_path)
+    assert outcome.code == 0, outcome.err
+    expected = json.loads((finished / "summary.json").read_text())["final_metrics"]["test"]
+    experiment = assemble(load(finished / "recipe.toml"))
+    examples = experiment.evaluation["test"]
+
+    adapter = tmp_path / "adapter.safetensors"
+    assert adapter.stat().st_size < 4 * 64 + 2000
+    model = load_adapter(experiment.task.model(), adapter)
+    assert experiment.task.evaluate(model, examples) == expected
+
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
+    AutoTokenizer.from_pretrained(tmp_path / "merged")
+    assert experiment.task.evaluate(merged.eval(), examples) == expected
+    assert all(torch.equal(a, b) for a, b in zip(merged.parameters(), model.parameters(), strict=True))
+
+
+def test_fedsgd_has_no_adapter_but_a_merged_model(recipe: Path, tmp_path: Path, run_igc: Command) -> None:
+    folder = tmp_path / "run"
+    assert run_igc("train", recipe, "--out", folder, "--method", "fedsgd", "--rounds", "2").code == 0
+    outcome = run_igc("export", folder)
+    assert outcome.code == 0
+    assert "no adapter" in outcome.err
+    assert (folder / "export" / "merged" / "config.json").exists()
+    assert run_igc("export", folder, "--no-merged").code == 2
+
+
+def test_the_default_folder_is_named_after_the_recipe_and_never_taken_twice(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_igc: Command
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert run_igc("train", recipe, "--rounds", "1").code == 0
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["tiny", "tiny-2"]
+
+
+def test_recipes_show_and_doctor_print(run_igc: Command) -> None:
+    listing = run_igc("recipes")
+    assert listing.code == 0
+    assert "igc train shakespeare" in listing.out
+    shown = run_igc("show", "movie-reviews", "--set", "method.dim=123")
+    assert "dim = 123" in shown.out
+    report = run_igc("doctor").out
+    for word in ("python", "torch", "projection", "cache", "pip"):
+        assert word in report
+
+
+def fault(outcome: Outcome, *words: str) -> None:
+    """Exit code 2, no traceback, one line with these words."""
+    assert outcome.code == 2, outcome
+    assert "Traceback" not in outcome.err
+    line = outcome.err.strip().splitlines()[-1]
+    assert line.startswith("igc: error: ") or "Error" in outcome.err, outcome.err
+    for word in words:
+        assert word in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "movie-revews"], ["movie-revews", "did you mean 'movie-reviews'"]),
+        (["train", "--set", "method.dims=3"], ["dims", "did you mean 'dim'"]),
+        (["train", "--method", "statik"], ["statik", "static"]),
+        (["train", "--set", "method.dim"], ["method.dim", "key=value"]),
+        (["train", "nowhere/recipe.toml"], ["nowhere/recipe.toml"]),
+        (["resume", "nowhere"], ["nowhere holds no run"]),
+        (["eval", "nowhere"], ["nowhere holds no run"]),
+        (["export", "nowhere"], ["nowhere holds no run"]),
+        (["train", "--rounds", "many"], ["many"]),
+        (["trian"], ["trian"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_mistakes_in_the_command(arguments: list[str], words: list[str], run_igc: Command) -> None:
+    fault(run_igc(*arguments), *words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"method": {"dim": 10**6}}, ["d = 1,000,000 exceeds D = 20,418"]),
+        ({"federation": {"clients_per_round": 50}}, ["50", "12", "clients_per_round"]),
+        ({"data": {"clients": 10**6}}, ["1000000", "160"]),
+        ({"space": {"include": ["nothing.*"]}}, ["nothing.*"]),
+        ({"space": {"exclude": ["*"]}}, ["nothing to train"]),
+        ({"evaluation": {"splits": ["tset"]}}, ["tset", "did you mean 'test'"]),
+        ({"device": "cuda:7"}, ["cuda:7", "--device cpu"]),
+        ({"model": {"source": "/nowhere/at/all"}}, ["/nowhere/at/all"]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_settings_that_do_not_fit_the_data_or_the_model(
+    changes: dict[str, Any], words: list[str], recipe: Path, tmp_path: Path, run_igc: Command
+) -> None:
+    sets = [
+        f"{section}.{key}={json.dumps(value)}" if isinstance(values, dict) else f"{section}={values}"
+        for section, values in changes.items()
+        for key, value in (values.items() if isinstance(values, dict) else [("", values)])
+    ]
+    arguments = [argument for text in sets for argument in ("--set", text)]
+    fault(run_igc("train", recipe, "--out", tmp_path / "run", *arguments), *words)
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(recipe: Path, finished: Path, run_igc: Command) -> None:
+    before = (finished / "summary.json").read_bytes()
+    fault(run_igc("train", recipe, "--out", finished), "already holds a run", "igc resume")
+    assert (finished / "summary.json").read_bytes() == before
+
+
+def test_a_client_without_examples_is_named(recipe: Path, tmp_path: Path, run_igc: Command) -> None:
+    rows = "\n".join(f"good film {i},{i % 2},ann" for i in range(40))
+    data = tmp_path / "data.csv"
+    data.write_text(f"text,label,client\n{rows}\n")
+    sets = [f"data.path={data}", "data.partition=natural", "federation.clients_per_round=2"]
+    arguments = [argument for text in sets for argument in ("--set", text)]
+    natural = tmp_path / "natural.toml"
+    text = recipe.read_text().replace("clients = 12\n", "")
+    natural.write_text(text)
+    fault(run_igc("train", natural, "--out", tmp_path / "run", *arguments), "2 clients a round cannot be drawn from 1")
+
+
+def test_a_loss_that_is_not_finite_names_client_and_round_or_is_skipped(
+    recipe: Path, tmp_path: Path, run_igc: Command
+) -> None:
+    diverge = ["--set", "optimizer.name=sgd", "--set", "optimizer.learning_rate=1e30", "--rounds", "4"]
+    stopped = run_igc("train", recipe, "--out", tmp_path / "stop", *diverge)
+    fault(stopped, "client 'client-", "round", "not finite")
+    skipped = run_igc(
+        "train", recipe, "--out", tmp_path / "skip", *diverge, "--set", "federation.non_finite=skip"
+    )
+    assert skipped.code == 0, skipped.err
+    assert "left out client 'client-" in skipped.err
+    last = json.loads((tmp_path / "skip" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["rejected"] == 4

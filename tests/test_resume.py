@@ -1,0 +1,166 @@
+"""Runs that are killed, damaged, starved of disk: resumed, they end as if nothing had happened, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.command import igc, start
+from support.tiny import write_recipe
+
+from igc.experiments import checkpoint
+
+# Everything that has memory: clients that miss epochs, dropouts, moments, schedules.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "method": {"name": "k-subspace-time-varying", "dim": 32, "subspaces": 2, "rounds_per_epoch": 4},
+    "optimizer": {"name": "adam", "learning_rate": 0.02, "schedule": "cosine", "warmup_rounds": 2},
+    "federation": {"rounds": 14, "clients_per_round": 4, "batch_size": 6, "sampling": "uniform", "client_dropout": 0.2},
+}
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_recipe(tmp_path_factory.mktemp("tiny"), **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def straight(recipe: Path) -> Path:
+    """The run that nothing happens to."""
+    folder = recipe.parent / "straight"
+    process = start(["train", str(recipe), "--out", str(folder)], recipe.parent)
+    assert process.wait(300) == 0, process.stderr and process.stderr.read().decode()
+    return folder
+
+
+def lines(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    """Records without what may differ: the time that they took."""
+    found = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in found]
+
+
+def assert_equal_runs(a: Path, b: Path) -> None:
+    assert lines(a) == lines(b)
+    assert lines(a, "ledger.jsonl") == lines(b, "ledger.jsonl")
+    warnings: list[str] = []
+    left, right = (checkpoint.load_latest(folder / "checkpoints", warnings.append) for folder in (a, b))
+    assert warnings == []
+    assert left[:2] == right[:2]
+    assert left[2].keys() == right[2].keys()
+    assert all(torch.equal(left[2][name], right[2][name]) for name in left[2])
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (a, b)]
+    for summary in summaries:
+        summary.pop("seconds")
+    assert summaries[0] == summaries[1]
+
+
+def kill_after(process: Any, metrics: Path, rounds: int, pause: float) -> None:
+    """SIGKILL once so many lines are written, and a little later, wherever that is."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if metrics.exists() and metrics.read_bytes().count(b"\n") >= rounds:
+            time.sleep(pause)
+            break
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_a_run_killed_again_and_again_ends_the_same_bit_for_bit(recipe: Path, straight: Path) -> None:
+    folder = recipe.parent / "killed"
+    draw = random.Random(1)
+    command = ["train", str(recipe), "--out", str(folder)]
+    for after in (2, 6, 11):
+        kill_after(start(command, recipe.parent), folder / "metrics.jsonl", after, draw.uniform(0, 0.2))
+        assert not (folder / "summary.json").exists()
+        command = ["resume", str(folder)]
+    process = start(command, recipe.parent)
+    assert process.wait(300) == 0, process.stderr and process.stderr.read().decode()
+    assert_equal_runs(folder, straight)
+
+
+def copy_until(straight: Path, target: Path, rounds: int) -> Path:
+    """A run as it would be had it been killed after so many rounds, with all checkpoints up to then."""
+    (target / "checkpoints").mkdir(parents=True)
+    (target / "recipe.toml").write_bytes((straight / "recipe.toml").read_bytes())
+    for name in ("metrics.jsonl", "ledger.jsonl"):
+        kept = [line for line in (straight / name).read_text().splitlines() if json.loads(line)["round"] <= rounds]
+        (target / name).write_text("\n".join(kept) + "\n")
+    for path in (straight / "checkpoints").iterdir():
+        if int(path.stem.removeprefix("round-")) <= rounds:
+            (target / "checkpoints" / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_used(
+    straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_until(straight, tmp_path / "run", 12)
+    newest = max((folder / "checkpoints").iterdir())
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    outcome = igc(["resume", str(folder)], capsys, monkeypatch)
+    assert outcome.code == 0
+    assert f"{newest.name} is damaged" in outcome.err
+    assert "goes on after round 9" in outcome.err
+    assert_equal_runs(folder, straight)
+
+
+def test_when_every_checkpoint_is_damaged_it_says_so_and_touches_nothing(
+    straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_until(straight, tmp_path / "run", 12)
+    for path in (folder / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    before = (folder / "metrics.jsonl").read_bytes()
+    outcome = igc(["resume", str(folder)], capsys, monkeypatch)
+    assert outcome.code == 2
+    assert "no checkpoint in" in outcome.err
+    assert "can be used" in outcome.err
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
+def test_a_full_disk_ends_in_one_line_and_loses_nothing(
+    straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_until(straight, tmp_path / "run", 9)
+    (folder / "ledger.jsonl").unlink()
+    (folder / "ledger.jsonl").symlink_to("/dev/full")
+    outcome = igc(["resume", str(folder)], capsys, monkeypatch)
+    assert outcome.code == 2
+    assert "the disk is full" in outcome.err
+    assert "igc resume" in outcome.err
+    assert "Traceback" not in outcome.err
+    (folder / "ledger.jsonl").unlink()
+    kept = [line for line in (straight / "ledger.jsonl").read_text().splitlines() if json.loads(line)["round"] <= 9]
+    (folder / "ledger.jsonl").write_text("\n".join(kept) + "\n")
+    assert igc(["resume", str(folder)], capsys, monkeypatch).code == 0
+    assert_equal_runs(folder, straight)
+
+
+def test_a_recipe_edited_after_the_fact_is_not_mixed_with_old_checkpoints(
+    straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_until(straight, tmp_path / "run", 9)
+    text = (folder / "recipe.toml").read_text()
+    (folder / "recipe.toml").write_text(text.replace("dim = 32", "dim = 16"))
+    outcome = igc(["resume", str(folder)], capsys, monkeypatch)
+    assert outcome.code == 2
+    assert "made by another recipe" in outcome.err
+
+
+def test_resuming_a_finished_run_shows_its_summary_and_changes_nothing(
+    straight: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.read_bytes() for path in straight.rglob("*") if path.is_file()}
+    outcome = igc(["resume", str(straight)], capsys, monkeypatch)
+    assert outcome.code == 0
+    assert "finished" in outcome.out
+    assert {path: path.read_bytes() for path in straight.rglob("*") if path.is_file()} == before
