@@ -31,7 +31,8 @@ def igc(arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: p
     return Outcome(code, out, err)
 
 
-def start(arguments: list[str], cwd: Path) -> subprocess.Popen[bytes]:
-    """``igc ARGUMENTS`` as a process of its own, to be killed."""
-    command = [sys.executable, "-c", "import torch; torch.set_num_threads(1); from igc.cli import main; main()", *arguments]
+def start(arguments: list[str], cwd: Path, first: str = "") -> subprocess.Popen[bytes]:
+    """``igc ARGUMENTS`` as a process of its own, to be killed; ``first`` is Python to run before anything else."""
+    code = f"{first}import torch; torch.set_num_threads(1); from igc.cli import main; main()"
+    command = [sys.executable, "-c", code, *arguments]
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

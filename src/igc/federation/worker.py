@@ -115,7 +115,7 @@ class ClientWorker:
         for parameter in self.place.parameters:
             parameter.grad = None
         if not bool(torch.isfinite(vector).all()):
-            raise NonFiniteError(f"client '{self.client}', round {self.round}: the gradient is not finite (loss {loss:.4g})")
+            raise self._not_finite(f"the gradient is not finite (loss {loss:.4g})")
         return Sketch(vector, weight, loss)
 
     def _backward(self) -> tuple[float, int, float]:
@@ -132,10 +132,16 @@ class ClientWorker:
             count += predictions
         mean = total / max(count, 1)
         if not math.isfinite(mean):
-            raise NonFiniteError(f"client '{self.client}', round {self.round}: the loss is {mean}")
+            raise self._not_finite(f"the loss is {mean}")
         if count == 0:
             raise DataError(f"client '{self.client}' has nothing to predict in its batch")
         return mean, count, len(self.batch) / count
+
+    def _not_finite(self, what: str) -> NonFiniteError:
+        return NonFiniteError(
+            f"client '{self.client}', round {self.round + 1}: {what}; lower optimizer.learning_rate, or leave such uploads"
+            " out with federation.non_finite=skip"
+        )
 
     def _clip_factor(self, gradients: Sequence[Tensor | None], scale: float) -> float:
         if self.place.batches.clip_norm is None:
