@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from support.command import Outcome, igc
-from support.tiny import write_recipe
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from igc import load_adapter
 from igc.experiments.assemble import assemble
 from igc.experiments.recipe import load
+from support.command import Outcome, igc
+from support.tiny import write_recipe
 
 Command = Callable[..., Outcome]
 
@@ -208,9 +208,7 @@ def test_a_loss_that_is_not_finite_names_client_and_round_or_is_skipped(
     diverge = ["--set", "optimizer.name=sgd", "--set", "optimizer.learning_rate=1e30", "--rounds", "4"]
     stopped = run_igc("train", recipe, "--out", tmp_path / "stop", *diverge)
     fault(stopped, "client 'client-", "round 2", "the loss is nan", "non_finite")
-    skipped = run_igc(
-        "train", recipe, "--out", tmp_path / "skip", *diverge, "--set", "federation.non_finite=skip"
-    )
+    skipped = run_igc("train", recipe, "--out", tmp_path / "skip", *diverge, "--set", "federation.non_finite=skip")
     assert skipped.code == 0, skipped.err
     assert "left out client 'client-" in skipped.err
     last = json.loads((tmp_path / "skip" / "metrics.jsonl").read_text().splitlines()[-1])

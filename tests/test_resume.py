@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from support.command import igc, start
-from support.tiny import write_recipe
 
 from igc.experiments import checkpoint
+from support.command import igc, start
+from support.tiny import write_recipe
 
 # Everything that has memory: clients that miss epochs, dropouts, moments, schedules.
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -156,7 +156,7 @@ def test_tensors_that_share_memory_untied_are_refused_with_both_names(pair: tupl
     assert "'p1'" in str(caught.value)
     # The way out that the error names.
     space = ParameterSpace.of(Holder(*pair), exclude=["p1"])
-    assert space.D == pair[0].numel()
+    assert pair[0].numel() == space.D
 
 
 def test_neighbours_in_one_storage_are_no_overlap() -> None:
@@ -277,5 +277,5 @@ def test_gpt2_has_the_size_that_its_config_says() -> None:
     # Word and position embeddings; a block: two norms, attention 4 n^2 + 4 n, feed-forward 8 n^2 + 5 n; a last norm.
     n, vocabulary, positions, layers = 8, 50, 12, 2
     block = 2 * 2 * n + (4 * n * n + 4 * n) + (8 * n * n + 5 * n)
-    space = ParameterSpace.of(tiny_gpt2())
-    assert space.D == (vocabulary + positions) * n + layers * block + 2 * n
+    expected = (vocabulary + positions) * n + layers * block + 2 * n
+    assert expected == ParameterSpace.of(tiny_gpt2()).D

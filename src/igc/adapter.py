@@ -46,7 +46,9 @@ def save_adapter(
         AdapterError: there is nothing compressed to save (an uncompressed method's displacement is as large as the model).
     """
     if any(term.projection.d == term.projection.D for term in terms):
-        raise AdapterError("an uncompressed method has no adapter, its update is as large as the model; export it merged")
+        raise AdapterError(
+            "an uncompressed method has no adapter, its update is as large as the model; export it merged"
+        )
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -67,12 +69,15 @@ def read_adapter(path: str | Path) -> tuple[dict[str, Any], list[Term]]:
         AdapterError: the file is missing, damaged or no adapter.
     """
     try:
-        with safe_open(str(path), framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(str(path), framework="pt") as file:
             header = json.loads((file.metadata() or {})["igc"])
             if header.get("format") != FORMAT or header.get("version") != VERSION:
-                raise AdapterError(f"{path}: adapter format {header.get('version')}; this version of igc reads {VERSION}")
+                raise AdapterError(
+                    f"{path}: adapter format {header.get('version')}; this version of igc reads {VERSION}"
+                )
             terms = [
-                Term(projection_from_spec(spec), file.get_tensor(f"sigma.{i}")) for i, spec in enumerate(header["terms"])
+                Term(projection_from_spec(spec), file.get_tensor(f"sigma.{i}"))
+                for i, spec in enumerate(header["terms"])
             ]
     except FileNotFoundError:
         raise AdapterError(f"{path}: there is no such file") from None

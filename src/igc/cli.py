@@ -31,7 +31,8 @@ DEFAULT_RECIPE = "movie-reviews"
 RecipeArgument = Annotated[str, typer.Argument(help="A shipped recipe (see `igc recipes`) or a TOML file.")]
 RunArgument = Annotated[Path, typer.Argument(help="The folder of a run.")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any setting, e.g. federation.batch_size=16.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change any setting, e.g. federation.batch_size=16."),
 ]
 
 
@@ -188,9 +189,9 @@ def _train(run: Any) -> None:
 
 
 def _print_summary(summary: dict[str, Any], folder: Path) -> None:
+    from igc.experiments.metrics import LEDGER, METRICS
     from igc.experiments.report import summary_table
     from igc.experiments.run import CHECKPOINTS, PLOTS, RECIPE, SUMMARY
-    from igc.experiments.metrics import LEDGER, METRICS
 
     paths = {
         "recipe as run": folder / RECIPE,

@@ -25,6 +25,7 @@ VERSION: Final = 1
 _HEADER: Final = struct.Struct("<3sBBBHI4s8s8s")
 _CHECKSUM: Final = struct.Struct("<I")
 _MAX_AXES: Final = 4
+_MAX_SPAN: Final = 2**48
 
 
 class Kind(IntEnum):
@@ -137,13 +138,15 @@ def encode(message: Message, agreement: Agreement, codecs: Mapping[str, str] | N
         codec = CODECS[(codecs or {}).get(name, "float32" if tensor.is_floating_point() else "uint32")]
         shape = tuple(tensor.shape)
         label = name.encode("ascii")
-        parts.append(struct.pack(f"<B{len(label)}sBB{len(shape)}I", len(label), label, codec.number, len(shape), *shape))
+        parts.append(
+            struct.pack(f"<B{len(label)}sBB{len(shape)}I", len(label), label, codec.number, len(shape), *shape)
+        )
         parts.append(codec.encode(tensor))
     body = b"".join(parts)
     return body + _CHECKSUM.pack(zlib.crc32(body))
 
 
-def decode(payload: bytes, agreement: Agreement, kind: Kind, round: int | None = None) -> Message:  # noqa: A002
+def decode(payload: bytes, agreement: Agreement, kind: Kind, round: int | None = None) -> Message:
     """The message in some bytes, or the one error that says what is wrong with them.
 
     Args:
@@ -236,8 +239,8 @@ def _read_tensors(body: memoryview, count: int) -> dict[str, Tensor]:
             raise TensorError(f"'{name}' has {axes} axes; at most {_MAX_AXES} are allowed")
         shape: tuple[int, ...] = struct.unpack(f"<{axes}I", take(4 * axes))
         codec = BY_NUMBER[number]
-        # Sizes are compared before anything of that size is allocated.
-        if math.prod(shape) > 8 * len(body):
+        # Sizes are compared before anything of that size is allocated; beside a zero, too, they must fit 64 bits.
+        if math.prod(shape) > 8 * len(body) or math.prod(size or 1 for size in shape) > _MAX_SPAN:
             raise LengthError(f"'{name}' claims shape {shape} in a message of {len(body)} bytes")
         tensors[name] = codec.decode(bytes(take(codec.length(shape))), shape)
     if at != len(body):

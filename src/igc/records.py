@@ -72,5 +72,5 @@ def tensor_digest(tensor: Tensor) -> str:
     """A name for a tensor's dtype, shape and bytes."""
     flat = tensor.detach().cpu().contiguous()
     digest = hashlib.blake2b(f"{flat.dtype}{tuple(flat.shape)}".encode(), digest_size=16)
-    digest.update(flat.reshape(-1).view(torch.uint8).numpy())
+    digest.update(flat.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +85,9 @@ class ParameterSpace:
             entries.append(Entry(name, tuple(shape), offset))
             offset = entries[-1].stop
         if offset == 0:
-            raise SpaceError("nothing to train: the parameter space is empty; check `include`, `exclude`, requires_grad")
+            raise SpaceError(
+                "nothing to train: the parameter space is empty; check `include`, `exclude`, requires_grad"
+            )
         return cls(tuple(entries))
 
     @cached_property
@@ -149,12 +152,13 @@ def _check_tensors(chosen: dict[str, nn.Parameter]) -> None:
         if parameter.is_meta:
             raise SpaceError(f"'{name}' is on the meta device; materialise the model before training it")
         storage = parameter.untyped_storage()
-        extent = sum((size - 1) * stride for size, stride in zip(parameter.shape, parameter.stride(), strict=True)) + 1
-        begin = storage.data_ptr() + parameter.storage_offset() * parameter.element_size()
+        steps = zip(parameter.shape, parameter.stride(), strict=True)
+        extent = sum((size - 1) * int(stride) for size, stride in steps) + 1
+        begin = storage.data_ptr() + int(parameter.storage_offset()) * parameter.element_size()
         if parameter.numel():
             spans.append((str(parameter.device), begin, begin + extent * parameter.element_size(), name))
     spans.sort()
-    for (device, _, stop, first), (other_device, begin, _, second) in zip(spans, spans[1:], strict=False):
+    for (device, _, stop, first), (other_device, begin, _, second) in pairwise(spans):
         if device == other_device and begin < stop:
             raise SpaceError(
                 f"'{first}' and '{second}' share memory but are not the same parameter; tie them (one nn.Parameter under"

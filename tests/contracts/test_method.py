@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from support.federation import METHODS, Federation
 from torch import Tensor
 
 from igc.federation import Reply
@@ -15,6 +14,7 @@ from igc.federation.engine import MISSED
 from igc.messages import Kind, Message, decode, encode
 from igc.methods import Turn
 from igc.records import from_tree, to_tree
+from support.federation import METHODS, Federation
 
 methods = pytest.mark.parametrize("name", METHODS)
 ROUNDS = 5
@@ -128,7 +128,9 @@ def test_a_bad_upload_is_left_out_named_and_paid_for(name: str) -> None:
         return reply._replace(payload=encode(Message(Kind.UPLOAD, number, tensors), f.agreement))
 
     f.engine.tamper = poison
-    g.engine.tamper = lambda _, reply: reply._replace(payload=None, error="dropped") if reply.client == victim else reply
+    g.engine.tamper = lambda _, reply: (
+        reply._replace(payload=None, error="dropped") if reply.client == victim else reply
+    )
     poisoned, without = f.run(1)[0], g.run(1)[0]
     assert "NaN" in poisoned.rejected[victim]
     assert torch.equal(f.position(), g.position())

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.strategies import projections, vector
 
 from igc.errors import ProjectionError
 from igc.projection import FAMILIES, check_adjoint, make_projection, projection_from_spec, to_dense
+from support.strategies import projections, vector
 
 families = pytest.mark.parametrize("family", FAMILIES)
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -38,20 +39,22 @@ def test_any_slice_is_a_slice_of_the_dense_matrix(family: str, data: st.DataObje
     stop = data.draw(st.integers(start, projection.D))
     A = to_dense(projection).double()
     x, g = vector(projection.d, seed), vector(stop - start, seed + 1)
-    torch.testing.assert_close(projection.expand(x, start, stop).double(), A[start:stop] @ x.double(), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(projection.project(g, start).double(), A[start:stop].T @ g.double(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        projection.expand(x, start, stop).double(), A[start:stop] @ x.double(), atol=1e-5, rtol=1e-4
+    )
+    torch.testing.assert_close(
+        projection.project(g, start).double(), A[start:stop].T @ g.double(), atol=1e-4, rtol=1e-4
+    )
 
 
 @families
 @settings(max_examples=20, deadline=None)
 @given(data=st.data(), cuts=st.lists(st.integers(0, 3000), max_size=6), seed=st.integers(0, 2**32))
-def test_slices_in_any_order_add_up_to_the_whole(
-    family: str, data: st.DataObject, cuts: list[int], seed: int
-) -> None:
+def test_slices_in_any_order_add_up_to_the_whole(family: str, data: st.DataObject, cuts: list[int], seed: int) -> None:
     projection = data.draw(projections(family))
     g = vector(projection.D, seed)
     edges = sorted({0, projection.D, *(cut for cut in cuts if cut < projection.D)})
-    spans = data.draw(st.permutations(list(zip(edges, edges[1:], strict=False))))
+    spans = data.draw(st.permutations(list(pairwise(edges))))
     total = torch.zeros(projection.d)
     for start, stop in spans:
         projection.project_(g[start:stop], start, total)
@@ -148,7 +151,7 @@ def test_bad_sizes_are_refused(family: str, change: dict[str, int], message: str
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"identity"}))
-def test_d_beyond_D_is_refused_with_both_numbers(family: str) -> None:
+def test_a_d_larger_than_the_model_is_refused_with_both_numbers(family: str) -> None:
     with pytest.raises(ProjectionError, match=r"d = 11 exceeds D = 10"):
         make_projection(family, D=10, d=11, seed=0)
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.federation import METHODS, Federation
 from torch import Tensor
 
 from igc.messages import Agreement, Kind, Message, decode, encode
 from igc.methods import MissedError, Static, TimeVarying
 from igc.methods.base import Turn
 from igc.projection import Term
+from support.federation import METHODS, Federation
 
 TIME_VARYING = ["time-varying", "k-subspace-time-varying"]
 
@@ -55,7 +55,7 @@ def test_every_client_stands_where_the_server_stands_whatever_it_missed(
 
 
 @pytest.mark.parametrize("name", TIME_VARYING)
-def test_catching_up_never_takes_more_than_D_numbers(name: str) -> None:
+def test_catching_up_never_takes_more_numbers_than_the_model_has(name: str) -> None:
     f = Federation(METHODS[name], sampling="uniform", per_round=1, d=50)
     f.run(30)
     D = f.space.D

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from support.federation import METHODS, Federation
-from support.toy import ToyTask
 from torch import Tensor, nn
 
 from igc.methods import KSubspace, Static, TimeVarying, fedsgd
 from igc.optim import Adam, Sgd
 from igc.projection import Projection, to_dense
+from support.federation import METHODS, Federation, Maker
+from support.toy import ToyTask
 
 ROUNDS = 6
 RATE = 0.05
@@ -101,7 +101,6 @@ def test_time_varying_descends_through_the_matrix_of_each_epoch() -> None:
 def test_k_subspace_moves_each_subspace_by_its_own_clients_over_the_whole_round(name: str) -> None:
     f = Federation(METHODS[name], learning_rate=RATE)
     K = 3 if name == "k-subspace" else 2
-    given = 0
 
     def step(theta: Tensor, number: int) -> Tensor:
         clients = f.sampler.sample(number)
@@ -148,7 +147,7 @@ def test_clipping_bounds_each_client_in_the_full_space() -> None:
     torch.testing.assert_close(f.position().double(), theta, rtol=1e-4, atol=1e-5)
 
 
-EQUAL_TO_STATIC = {
+EQUAL_TO_STATIC: dict[str, Maker] = {
     "time-varying with one epoch": lambda p, o: TimeVarying(Static(p, o), rounds_per_epoch=10**6),
     "k-subspace with K = 1": lambda p, o: KSubspace(p, o, subspaces=1),
     "both": lambda p, o: TimeVarying(KSubspace(p, o, subspaces=1), rounds_per_epoch=10**6),

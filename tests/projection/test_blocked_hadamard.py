@@ -7,17 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import hadamard
-from support.strategies import vector
 
 from igc.errors import ProjectionError
 from igc.projection import BlockedHadamard, to_dense
 from igc.projection.kernels import reference
+from support.strategies import vector
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    log_n=st.integers(0, 7), segments=st.integers(1, 4), repeats=st.integers(1, 5), seed=st.integers(0, 2**64 - 1)
-)
+@given(log_n=st.integers(0, 7), segments=st.integers(1, 4), repeats=st.integers(1, 5), seed=st.integers(0, 2**64 - 1))
 def test_columns_are_exactly_orthogonal_where_blocks_are_full(
     log_n: int, segments: int, repeats: int, seed: int
 ) -> None:
@@ -66,7 +64,9 @@ def test_segments_cut_the_columns_without_gap_and_nearly_evenly(d: int, block: i
 
 def _supports(projection: BlockedHadamard) -> list[list[int]]:
     one = torch.ones(1)
-    return [projection.project(one, b * projection.block).nonzero().view(-1).tolist() for b in range(projection.segments)]
+    return [
+        projection.project(one, b * projection.block).nonzero().view(-1).tolist() for b in range(projection.segments)
+    ]
 
 
 @pytest.mark.parametrize("block", [3, -1, 2**25])

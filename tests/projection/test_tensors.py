@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tracemalloc
+from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.strategies import COMPRESSING, vector
 from torch import Tensor
 
 from igc.errors import ProjectionError
@@ -24,10 +24,11 @@ from igc.projection import (
 )
 from igc.projection import base as projection_base
 from igc.projection.theta import displacement
+from support.strategies import COMPRESSING, vector
 
 
 def cut(flat: Tensor, sizes: list[int]) -> list[Tensor]:
-    return [piece.clone() for piece in flat.split(sizes)]
+    return [piece.clone() for piece in torch.split(flat, sizes)]
 
 
 @pytest.mark.parametrize("family", COMPRESSING)
@@ -39,7 +40,9 @@ def test_tensors_end_to_end_are_the_flat_vector(family: str, sizes: list[int], s
         return
     projection = make_projection(family, D=D, d=d, seed=seed)
     g, x, y = vector(D, seed), vector(d, seed + 1), vector(D, seed + 2)
-    torch.testing.assert_close(project_tensors(projection, cut(g, sizes), sizes), projection.project(g), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        project_tensors(projection, cut(g, sizes), sizes), projection.project(g), atol=1e-4, rtol=1e-4
+    )
     pieces = cut(y, sizes)
     add_expanded_(projection, pieces, x, alpha=-0.5)
     torch.testing.assert_close(torch.cat(pieces), y - 0.5 * projection.expand(x), atol=1e-5, rtol=1e-4)
@@ -117,7 +120,9 @@ class TestTheta:
         theta.move_(terms[2:], settled=terms[:2])
         total = sum(t.projection.expand(t.sigma) for t in terms)
         expected = (torch.cat(base).float() + total).to(dtype)
-        torch.testing.assert_close(torch.cat(tensors), expected, atol=1e-5 if dtype == torch.float32 else 2e-2, rtol=1e-2)
+        torch.testing.assert_close(
+            torch.cat(tensors), expected, atol=1e-5 if dtype == torch.float32 else 2e-2, rtol=1e-2
+        )
 
     def test_the_position_depends_on_the_terms_and_not_on_the_way(self) -> None:
         a, b = (Term(self._projection(s), vector(16, s)) for s in (1, 2))
@@ -151,6 +156,6 @@ def test_chunks_cover_every_row_once() -> None:
     spans = projection._chunks(12_345, 4_999_999)
     assert spans[0][0] == 12_345
     assert spans[-1][1] == 4_999_999
-    assert all(a[1] == b[0] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in pairwise(spans))
     assert all(stop % projection.granule == 0 for _, stop in spans[:-1])
     assert max(stop - start for start, stop in spans) <= projection_base.CHUNK_ROWS

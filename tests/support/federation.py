@@ -21,7 +21,7 @@ Maker = Callable[[Projection, ServerOptimizer], Method[Any, Any]]
 
 # Every registered way to train, for contract suites; a new method is tested by being named here.
 METHODS: dict[str, Maker] = {
-    "static": lambda p, o: Static(p, o),
+    "static": Static,
     "k-subspace": lambda p, o: KSubspace(p, o, subspaces=3),
     "time-varying": lambda p, o: TimeVarying(Static(p, o), rounds_per_epoch=2),
     "k-subspace-time-varying": lambda p, o: TimeVarying(KSubspace(p, o, subspaces=2), rounds_per_epoch=2),
@@ -72,7 +72,9 @@ class Federation:
         self.model = task.model()
         self.space = ParameterSpace.of(self.model)
         self.base = self.theta()
-        self.workplace = Workplace(self.model, self.space, task, self.clients, BatchSettings(batch, None, clip_norm, seed))
+        self.workplace = Workplace(
+            self.model, self.space, task, self.clients, BatchSettings(batch, None, clip_norm, seed)
+        )
         self.projection = BlockedHadamard(D=self.space.D, d=d, seed=seed)
         self.method = make(self.projection, optimizer or Sgd())
         self.agreement = Agreement(self.space.fingerprint, self.method.projection.digest, self.method.digest)

@@ -11,9 +11,9 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-GOOD = "good great fine lovely superb moving bright warm".split()
-BAD = "bad awful dull weak broken clumsy cold stale".split()
-FILLER = "the a film plot actor scene music story was is and very quite".split()
+GOOD = ["good", "great", "fine", "lovely", "superb", "moving", "bright", "warm"]
+BAD = ["bad", "awful", "dull", "weak", "broken", "clumsy", "cold", "stale"]
+FILLER = ["the", "a", "film", "plot", "actor", "scene", "music", "story", "was", "is", "and", "very", "quite"]
 
 
 def write_model(folder: Path) -> Path:
@@ -21,9 +21,9 @@ def write_model(folder: Path) -> Path:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     words = [*special, *GOOD, *BAD, *FILLER]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()  # type: ignore[assignment]
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
-    tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     fast = PreTrainedTokenizerFast(
@@ -63,7 +63,7 @@ def write_data(path: Path, rows: int = 240, seed: int = 0) -> Path:
     return path
 
 
-def write_recipe(folder: Path, **sections: dict[str, Any]) -> Path:
+def write_recipe(folder: Path, **sections: Any) -> Path:
     """``tiny.toml`` with its model and data beside it; ``sections`` change or add settings."""
     folder.mkdir(parents=True, exist_ok=True)
     tree: dict[str, Any] = {

@@ -42,7 +42,7 @@ def frame(
     kind: int = UPLOAD,
     count: int | None = None,
     reserved: int = 0,
-    round: int = ROUND,  # noqa: A002
+    round: int = ROUND,
     method: bytes = METHOD,
     space: bytes = SPACE,
     projection: bytes = PROJECTION,
@@ -138,10 +138,10 @@ def write(folder: Path) -> None:
     lines = [
         "# Hostile messages",
         "",
-        "Files that must never become a message; `tests/messages/test_messages.py` walks them. The part of a name before",
-        "the first full stop is the error that is due, from a receiver who expects an upload of round 7 with one float32",
-        "vector `sketch` of three finite numbers. Written by `python -m support.wire`, run in `tests`; a defect found in the",
-        "wild is added there, and stays.",
+        "Files that must never become a message; `tests/messages/test_messages.py` walks them. The part of a name",
+        "before the first full stop is the error that is due, from a receiver who expects an upload of round 7 with one",
+        "float32 vector `sketch` of three finite numbers. Written by `python -m support.wire`, run in `tests`; a defect",
+        "found in the wild is added there, and stays.",
         "",
         "| file | what is wrong |",
         "|---|---|",

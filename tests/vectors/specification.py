@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 MASK = 0xFFFFFFFF
 ROW_SIGNS, COLUMN_SIGNS, NORMALS, PERMUTATION, SHIFTS, CHILD_SEED = range(6)
@@ -109,7 +110,7 @@ def dense_gaussian(D: int, d: int, seed: int) -> Matrix:
 
 
 SEED = 0x0123456789ABCDEF
-CASES = [
+CASES: list[dict[str, Any]] = [
     {"family": "blocked-hadamard", "D": 21, "d": 5, "seed": SEED, "block": 8},
     {"family": "blocked-hadamard", "D": 300, "d": 7, "seed": 2**64 - 1, "block": 4},
     {"family": "blocked-hadamard", "D": 40, "d": 8, "seed": 0, "block": 8},

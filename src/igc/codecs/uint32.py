@@ -7,6 +7,7 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from igc.codecs.base import Codec
 
@@ -17,13 +18,18 @@ class UInt32(Codec):
     name = "uint32"
     number = 1
 
+    @override
     def encode(self, tensor: Tensor) -> bytes:
         if tensor.numel() and not 0 <= int(tensor.min()) <= int(tensor.max()) < 2**32:
-            raise ValueError(f"values from {int(tensor.min())} to {int(tensor.max())} do not fit an unsigned 32-bit integer")
+            raise ValueError(
+                f"values from {int(tensor.min())} to {int(tensor.max())} do not fit an unsigned 32-bit integer"
+            )
         return tensor.detach().contiguous().numpy().astype("<u4").tobytes()
 
+    @override
     def decode(self, data: bytes, shape: tuple[int, ...]) -> Tensor:
         return torch.from_numpy(np.frombuffer(data, dtype="<u4").astype(np.int64)).view(shape)
 
+    @override
     def length(self, shape: tuple[int, ...]) -> int:
         return 4 * math.prod(shape)

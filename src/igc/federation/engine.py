@@ -43,5 +43,5 @@ MISSED = "missed"
 class Engine(Protocol):
     """Carries the requests of a round to clients and their replies back, in the order of requests."""
 
-    def exchange(self, round: int, requests: Sequence[Request]) -> Iterator[Reply]:  # noqa: A002
+    def exchange(self, round: int, requests: Sequence[Request]) -> Iterator[Reply]:
         """Replies to all requests, one each."""

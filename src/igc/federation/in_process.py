@@ -44,7 +44,7 @@ class InProcess:
         self._pool: dict[str, Tensor] = {}
         self.memories: dict[str, Any] = {}
 
-    def exchange(self, round: int, requests: Sequence[Request]) -> Iterator[Reply]:  # noqa: A002
+    def exchange(self, round: int, requests: Sequence[Request]) -> Iterator[Reply]:
         """One reply for each request, in order.
 
         Raises:
@@ -53,7 +53,7 @@ class InProcess:
         for request in requests:
             yield self._answer(round, request)
 
-    def _answer(self, round: int, request: Request) -> Reply:  # noqa: A002
+    def _answer(self, round: int, request: Request) -> Reply:
         client, position = request.client, request.position
         if self._dropout.drops(round, position):
             return Reply(client, position, None, DROPPED)

@@ -44,7 +44,7 @@ class Ledger:
         self.accounts[client] = Account(a.down, a.up + len(payload), a.downloads, a.uploads + 1)
         self._entry(client)["up"] += len(payload)
 
-    def close_round(self, round: int) -> dict[str, Any]:  # noqa: A002
+    def close_round(self, round: int) -> dict[str, Any]:
         """The round's lines, ``{"round", "clients": {id: {"down", "up"}}}``, and begin the next."""
         entries, self._entries = self._entries, {}
         return {"round": round, "clients": entries}

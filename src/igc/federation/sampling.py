@@ -41,7 +41,7 @@ class Sampler:
         """Rounds in which every client takes part once (on average, where sampling is uniform)."""
         return -(-len(self.clients) // self.per_round)
 
-    def sample(self, round: int) -> list[str]:  # noqa: A002
+    def sample(self, round: int) -> list[str]:
         """The clients of a round, in the order of their turns."""
         if self.sampling == "uniform":
             order = permutation(child_seed(self.seed, round), len(self.clients))
@@ -58,6 +58,8 @@ class Dropout:
     probability: float
     seed: int
 
-    def drops(self, round: int, position: int) -> bool:  # noqa: A002
+    def drops(self, round: int, position: int) -> bool:
         """Whether the client at this place of this round stays silent."""
-        return self.probability > 0 and uniform(child_seed(self.seed, round), Stream.DROPOUT, position) < self.probability
+        return (
+            self.probability > 0 and uniform(child_seed(self.seed, round), Stream.DROPOUT, position) < self.probability
+        )

@@ -66,7 +66,7 @@ class Workplace:
         for parameter in model.parameters():
             parameter.requires_grad_(id(parameter) in trained)
 
-    def worker(self, client: str, round: int) -> ClientWorker:  # noqa: A002
+    def worker(self, client: str, round: int) -> ClientWorker:
         """The worker of one client in one round.
 
         Raises:
@@ -79,7 +79,7 @@ class Workplace:
             raise DataError(f"client '{client}' has no examples")
         return ClientWorker(self, client, round, self._draw(client, round, examples))
 
-    def _draw(self, client: str, round: int, examples: Sequence[Example]) -> list[Example]:  # noqa: A002
+    def _draw(self, client: str, round: int, examples: Sequence[Example]) -> list[Example]:
         size = self.batches.size
         if size is None or size >= len(examples):
             return list(examples)
@@ -127,7 +127,7 @@ class ClientWorker:
         for begin in range(0, len(self.batch), step):
             loss, predictions = self.place.task.loss(self.place.model, self.batch[begin : begin + step])
             # The number of predictions is known at the end only; examples keep half-precision gradients in range.
-            (loss / len(self.batch)).backward()
+            torch.autograd.backward(loss / len(self.batch))
             total += float(loss.detach())
             count += predictions
         mean = total / max(count, 1)

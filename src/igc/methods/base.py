@@ -149,12 +149,12 @@ class Method(ABC, Generic[StateT, MemoryT]):
         """
 
     @abstractmethod
-    def update(self, state: StateT, means: Means | None, round: int, learning_rate: float) -> StateT:  # noqa: A002
+    def update(self, state: StateT, means: Means | None, round: int, learning_rate: float) -> StateT:
         """The state after a round; ``means`` is None where no upload came."""
 
     @abstractmethod
     def terms(self, state: StateT) -> tuple[list[Term], list[Term]]:
-        """theta - theta_0 as terms: current ones, and settled ones, which come first in the sum."""
+        """Theta - theta_0 as terms: current ones, and settled ones, which come first in the sum."""
 
     @abstractmethod
     def at(self, projection: Projection) -> Method[StateT, MemoryT]:
@@ -164,7 +164,7 @@ class Method(ABC, Generic[StateT, MemoryT]):
     def traffic(self, participations: int, epochs: int) -> Traffic:
         """METHOD.md's table for a client that takes part so many times, in so many epochs."""
 
-    def forget(self, state: StateT, client: str) -> StateT:
+    def forget(self, state: StateT, client: str) -> StateT:  # noqa: ARG002
         """The state after a client reported `MissedError`; the same where the server tracks nothing."""
         return state
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from igc.messages import Message, TensorError
 from igc.methods.base import REPORT_SHAPES, Means, Method, Nothing, Traffic, Turn, Worker, report
@@ -47,6 +48,7 @@ class KSubspace(Method[State, Nothing]):
     linear: ClassVar[bool] = True
 
     @property
+    @override
     def settings(self) -> dict[str, Any]:
         return {"name": "k-subspace", "subspaces": self.subspaces}
 
@@ -54,30 +56,37 @@ class KSubspace(Method[State, Nothing]):
         """A^(k), counted from 0; the first is the static method's."""
         return self.projection.child(0, k)
 
+    @override
     def init(self) -> State:
         sigma = torch.zeros(self.subspaces, self.projection.d)
         return State(sigma, self.optimizer.init(sigma))
 
+    @override
     def download(self, state: State, turn: Turn) -> dict[str, Tensor]:
         return {"sigma": state.sigma, "subspace": torch.tensor(self._given(turn))}
 
+    @override
     def client_init(self) -> Nothing:
         return Nothing()
 
+    @override
     def upload(self, memory: Nothing, download: Message, worker: Worker) -> tuple[Nothing, dict[str, Tensor]]:
         k = int(download["subspace"])
         worker.move_(self.terms_of(download["sigma"]))
         return memory, {**report(worker.sketch(self.matrix(k))), "subspace": torch.tensor(k)}
 
+    @override
     def upload_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"sketch": (self.projection.d,), **REPORT_SHAPES, "subspace": ()}
 
+    @override
     def group(self, upload: Message, turn: Turn) -> int:
         if int(upload["subspace"]) != self._given(turn):
             raise TensorError(f"sketched in subspace {int(upload['subspace'])}, given was {self._given(turn)}")
         return self._given(turn)
 
-    def update(self, state: State, means: Means | None, round: int, learning_rate: float) -> State:  # noqa: A002
+    @override
+    def update(self, state: State, means: Means | None, round: int, learning_rate: float) -> State:
         if means is None:
             return state
         mean = torch.zeros_like(state.sigma)  # a subspace that no client was given saw no gradient
@@ -86,18 +95,21 @@ class KSubspace(Method[State, Nothing]):
         optimizer, sigma = self.optimizer.update(state.optimizer, state.sigma, mean, learning_rate)
         return State(sigma, optimizer)
 
+    @override
     def terms(self, state: State) -> tuple[list[Term], list[Term]]:
         return self.terms_of(state.sigma), []
 
+    @override
     def at(self, projection: Projection) -> KSubspace:
         return dataclasses.replace(self, projection=projection)
 
+    @override
     def traffic(self, participations: int, epochs: int) -> Traffic:
         d, K = self.projection.d, self.subspaces
         return Traffic(up=d * participations, down=K * d * participations, explored=K * d)
 
     def terms_of(self, sigma: Tensor) -> list[Term]:
-        """theta - theta_0 for a sigma of shape (K, d)."""
+        """Theta - theta_0 for a sigma of shape (K, d)."""
         return [Term(self.matrix(k), sigma[k]) for k in range(self.subspaces)]
 
     def _given(self, turn: Turn) -> int:

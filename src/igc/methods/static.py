@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from igc.messages import Message
 from igc.methods.base import REPORT_SHAPES, Means, Method, Nothing, Traffic, Turn, Worker, report
@@ -43,45 +44,56 @@ class Static(Method[State, Nothing]):
     linear: ClassVar[bool] = True
 
     @property
+    @override
     def settings(self) -> dict[str, Any]:
         return {"name": self.name}
 
+    @override
     def init(self) -> State:
         sigma = torch.zeros(self.projection.d)
         return State(sigma, self.optimizer.init(sigma))
 
+    @override
     def download(self, state: State, turn: Turn) -> dict[str, Tensor]:
         return {"sigma": state.sigma}
 
+    @override
     def client_init(self) -> Nothing:
         return Nothing()
 
+    @override
     def upload(self, memory: Nothing, download: Message, worker: Worker) -> tuple[Nothing, dict[str, Tensor]]:
         worker.move_(self.terms_of(download["sigma"]))
         return memory, report(worker.sketch(self.projection))
 
+    @override
     def upload_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"sketch": (self.projection.d,), **REPORT_SHAPES}
 
+    @override
     def group(self, upload: Message, turn: Turn) -> int:
         return 0
 
-    def update(self, state: State, means: Means | None, round: int, learning_rate: float) -> State:  # noqa: A002
+    @override
+    def update(self, state: State, means: Means | None, round: int, learning_rate: float) -> State:
         if means is None:
             return state
         optimizer, sigma = self.optimizer.update(state.optimizer, state.sigma, means.groups[0], learning_rate)
         return State(sigma, optimizer)
 
+    @override
     def terms(self, state: State) -> tuple[list[Term], list[Term]]:
         return self.terms_of(state.sigma), []
 
     def terms_of(self, sigma: Tensor) -> list[Term]:
-        """theta - theta_0 for a sigma of shape (d,)."""
+        """Theta - theta_0 for a sigma of shape (d,)."""
         return [Term(self.projection, sigma)]
 
+    @override
     def at(self, projection: Projection) -> Static:
         return dataclasses.replace(self, projection=projection)
 
+    @override
     def traffic(self, participations: int, epochs: int) -> Traffic:
         d = self.projection.d
         return Traffic(up=d * participations, down=d * participations, explored=d)

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from igc.messages import Message, TensorError
 from igc.methods import k_subspace, static
@@ -84,10 +85,12 @@ class TimeVarying(Method[State, Memory]):
     linear: ClassVar[bool] = True
 
     @property
+    @override
     def projection(self) -> Projection:
         return self.inner.projection
 
     @property
+    @override
     def settings(self) -> dict[str, Any]:
         return {"name": "time-varying", "rounds_per_epoch": self.rounds_per_epoch, "inner": self.inner.settings}
 
@@ -95,9 +98,11 @@ class TimeVarying(Method[State, Memory]):
         """The method of one epoch, counted from 0; the first has the inner method's own matrices."""
         return self.inner.at(self.projection.child(epoch))
 
+    @override
     def init(self) -> State:
         return State((), self.inner.init(), {})
 
+    @override
     def download(self, state: State, turn: Turn) -> dict[str, Tensor]:
         epoch = len(state.finals)
         tensors = {**self.during(epoch).download(state.inner, turn), "epoch": torch.tensor(epoch)}  # type: ignore[arg-type]
@@ -108,9 +113,11 @@ class TimeVarying(Method[State, Memory]):
             tensors["finals"] = torch.stack(missing)
         return tensors
 
+    @override
     def client_init(self) -> Memory:
         return Memory()
 
+    @override
     def upload(self, memory: Memory, download: Message, worker: Worker) -> tuple[Memory, dict[str, Tensor]]:
         memory = self._learn(memory, download)
         settled = self._settled(memory.finals, memory.base_epochs)
@@ -121,13 +128,16 @@ class TimeVarying(Method[State, Memory]):
         _, tensors = inner.upload(inner.client_init(), download, _Ahead(worker, settled))
         return memory, tensors
 
+    @override
     def upload_shapes(self) -> dict[str, tuple[int, ...]]:
         return self.inner.upload_shapes()
 
+    @override
     def group(self, upload: Message, turn: Turn) -> int:
         return self.inner.group(upload, turn)
 
-    def update(self, state: State, means: Means | None, round: int, learning_rate: float) -> State:  # noqa: A002
+    @override
+    def update(self, state: State, means: Means | None, round: int, learning_rate: float) -> State:
         epoch = len(state.finals)
         known = state.known if means is None else {**state.known, **dict.fromkeys(means.clients, epoch)}
         inner = self.inner.update(state.inner, means, round, learning_rate)  # type: ignore[arg-type]
@@ -135,15 +145,19 @@ class TimeVarying(Method[State, Memory]):
             return State((*state.finals, inner.sigma), self.inner.init(), known)
         return State(state.finals, inner, known)
 
+    @override
     def forget(self, state: State, client: str) -> State:
         return dataclasses.replace(state, known={c: n for c, n in state.known.items() if c != client})
 
+    @override
     def terms(self, state: State) -> tuple[list[Term], list[Term]]:
         return self.during(len(state.finals)).terms_of(state.inner.sigma), self._settled(state.finals)
 
+    @override
     def at(self, projection: Projection) -> TimeVarying:
         return dataclasses.replace(self, inner=self.inner.at(projection), _sums={})
 
+    @override
     def traffic(self, participations: int, epochs: int) -> Traffic:
         within = self.inner.traffic(participations, 1)
         return Traffic(up=within.up, down=2 * within.down, explored=within.explored * epochs)

@@ -25,7 +25,7 @@ class Schedule:
     warmup_rounds: int = 0
     final_fraction: float = 0.0
 
-    def __call__(self, round: int) -> float:  # noqa: A002
+    def __call__(self, round: int) -> float:
         """The learning rate of a round, counted from 0."""
         if round < self.warmup_rounds:
             return self.peak * (round + 1) / self.warmup_rounds

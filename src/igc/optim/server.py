@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from igc.records import record
 
@@ -46,9 +47,11 @@ class Sgd(ServerOptimizer):
 
     momentum: float = 0.0
 
+    @override
     def init(self, sigma: Tensor) -> OptimizerState:
         return OptimizerState(first=torch.zeros_like(sigma) if self.momentum else None)
 
+    @override
     def update(
         self, state: OptimizerState, sigma: Tensor, mean: Tensor, learning_rate: float
     ) -> tuple[OptimizerState, Tensor]:
@@ -65,9 +68,11 @@ class Adam(ServerOptimizer):
     beta2: float = 0.999
     epsilon: float = 1e-8
 
+    @override
     def init(self, sigma: Tensor) -> OptimizerState:
         return OptimizerState(first=torch.zeros_like(sigma), second=torch.zeros_like(sigma))
 
+    @override
     def update(
         self, state: OptimizerState, sigma: Tensor, mean: Tensor, learning_rate: float
     ) -> tuple[OptimizerState, Tensor]:

@@ -84,7 +84,9 @@ class SubspaceOptimizer:
             ValueError: the state belongs to another projection or parameter space.
         """
         if state["projection"] != self.projection.spec() or state["fingerprint"] != self.space.fingerprint.hex():
-            raise ValueError(f"the state belongs to projection {state['projection']}, this optimizer is {self.projection}")
+            raise ValueError(
+                f"the state belongs to projection {state['projection']}, this optimizer is {self.projection}"
+            )
         with torch.no_grad():
             self.sigma.copy_(state["sigma"])
         self.inner.load_state_dict(state["inner"])

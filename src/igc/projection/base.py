@@ -7,6 +7,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Final
 
 import torch
@@ -148,7 +149,7 @@ class Projection(ABC):
         """Cut rows into pieces of about CHUNK_ROWS that end at multiples of the granule."""
         step = max(CHUNK_ROWS // self.granule, 1) * self.granule
         cuts = [start, *range((start // step + 1) * step, stop, step), stop]
-        return [(a, b) for a, b in zip(cuts, cuts[1:], strict=False) if a < b]
+        return [(a, b) for a, b in pairwise(cuts) if a < b]
 
     def _check_slice(self, tensor: Tensor, start: int, stop: int, name: str) -> None:
         if tensor.dim() != 1:
@@ -195,4 +196,6 @@ def check_adjoint(projection: Projection, x: Tensor, g: Tensor, tolerance: float
     scale = y.norm() * g.double().norm() + torch.finfo(torch.float32).tiny
     error = ((left - right).abs() / scale).item()
     if not error <= tolerance:
-        raise ProjectionError(f"{projection} is not its own adjoint: <Ax, g> and <x, A'g> differ by {error:.2e} of |Ax||g|")
+        raise ProjectionError(
+            f"{projection} is not its own adjoint: <Ax, g> and <x, A'g> differ by {error:.2e} of |Ax||g|"
+        )

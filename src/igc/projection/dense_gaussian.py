@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from igc.projection.base import Projection
 from igc.projection.signs import normals
@@ -21,6 +23,7 @@ class DenseGaussian(Projection):
     family: ClassVar[str] = "dense-gaussian"
 
     @property
+    @override
     def granule(self) -> int:
         return 1
 
@@ -33,8 +36,8 @@ class DenseGaussian(Projection):
         return torch.cat(parts)
 
     def _rows(self, start: int, stop: int, device: torch.device) -> Tensor:
-        entries = normals(self.seed, start * self.d, (stop - start) * self.d, device)
-        return (entries / self.d**0.5).to(torch.float32).view(-1, self.d)
+        entries = normals(self.seed, start * self.d, (stop - start) * self.d, device).div_(math.sqrt(self.d))
+        return entries.to(torch.float32).view(-1, self.d)
 
     def _row_groups(self, count: int) -> list[tuple[int, int]]:
         step = max(_ENTRIES_AT_ONCE // self.d, 1)

@@ -16,6 +16,7 @@ from typing import ClassVar, Final
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from igc.errors import ProjectionError
 from igc.projection.base import Projection, next_power_of_two
@@ -48,6 +49,7 @@ class Fastfood(Projection):
             )
 
     @property
+    @override
     def granule(self) -> int:
         return self.block
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from igc.errors import ProjectionError
 from igc.projection.base import Projection
@@ -20,9 +21,12 @@ class Identity(Projection):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.d != self.D:
-            raise ProjectionError(f"the identity keeps all D = {self.D:,} dimensions; d = {self.d:,} is another projection")
+            raise ProjectionError(
+                f"the identity keeps all D = {self.D:,} dimensions; d = {self.d:,} is another projection"
+            )
 
     @property
+    @override
     def granule(self) -> int:
         return 1
 

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from igc.projection.base import Projection
 from igc.projection.philox import Stream, words
@@ -26,6 +27,7 @@ class Partition(Projection):
     family: ClassVar[str] = "partition"
 
     @property
+    @override
     def granule(self) -> int:
         return self.d
 
