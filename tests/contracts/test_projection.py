@@ -114,6 +114,17 @@ def test_half_precision_accumulates_in_float32(family: str, dtype: torch.dtype) 
 
 
 @families
+def test_where_a_vector_lies_in_memory_changes_no_bit(family: str) -> None:
+    projection = small(family, D=601, d=100)
+    x, g = vector(projection.d, 0), vector(projection.D, 1)
+    y, s = projection.expand(x), projection.project(g)
+    for offset in range(1, 16):  # floats; an aligned vector has 16 to a cache line
+        low, high = torch.empty(projection.d + offset)[offset:], torch.empty(projection.D + offset)[offset:]
+        assert torch.equal(projection.expand(low.copy_(x)), y)
+        assert torch.equal(projection.project(high.copy_(g)), s)
+
+
+@families
 def test_nan_is_never_hidden(family: str) -> None:
     projection = small(family)
     g = vector(projection.D, 0)

@@ -188,7 +188,7 @@ def test_no_cut_and_no_addition_goes_unnoticed() -> None:
             decode(GOOD + extra, OURS, Kind.UPLOAD)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(edits=st.lists(st.tuples(st.integers(32, len(GOOD) - 5), st.integers(0, 255)), min_size=1, max_size=6))
 def test_bytes_changed_under_a_right_checksum_are_read_or_refused(edits: list[tuple[int, int]]) -> None:
     body = bytearray(GOOD[:-4])
@@ -212,7 +212,7 @@ def nearly_tensors(draw: st.DrawFn) -> bytes:
     return tensor(name, shape, data, draw(st.sampled_from([0, 0, 1, 1, 2, 255])))
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(parts=st.lists(nearly_tensors(), max_size=4), count=st.one_of(st.none(), st.integers(0, 255)))
 def test_frames_of_any_tensors_are_read_or_refused(parts: list[bytes], count: int | None) -> None:
     survives(frame(*parts, count=count))

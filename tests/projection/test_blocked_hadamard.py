@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.linalg import hadamard
 
@@ -14,8 +14,9 @@ from igc.projection.kernels import reference
 from support.strategies import vector
 
 
-@settings(max_examples=40, deadline=None)
-@given(log_n=st.integers(0, 7), segments=st.integers(1, 4), repeats=st.integers(1, 5), seed=st.integers(0, 2**64 - 1))
+@settings(max_examples=30, deadline=None)
+@given(log_n=st.integers(0, 5), segments=st.integers(1, 4), repeats=st.integers(1, 5), seed=st.integers(0, 2**64 - 1))
+@example(log_n=7, segments=2, repeats=3, seed=1)
 def test_columns_are_exactly_orthogonal_where_blocks_are_full(
     log_n: int, segments: int, repeats: int, seed: int
 ) -> None:
@@ -36,7 +37,7 @@ def test_the_transform_is_the_hadamard_matrix(log_n: int, precision: str) -> Non
         y = reference.fwht(x.clone())
     finally:
         torch.set_float32_matmul_precision(before)
-    expected = x.double() @ torch.from_numpy(hadamard(n)).double()
+    expected = x.double() @ torch.from_numpy(hadamard(n, dtype=float))
     torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-4)
 
 
@@ -52,7 +53,9 @@ def test_the_default_block_is_the_least_power_of_two_of_at_least_d_up_to_2_14(d:
 
 
 @settings(max_examples=50, deadline=None)
-@given(d=st.integers(1, 500), block=st.sampled_from([1, 2, 16, 64]))
+@given(d=st.integers(1, 130), block=st.sampled_from([1, 2, 16, 64]))
+@example(d=500, block=64)
+@example(d=500, block=16)
 def test_segments_cut_the_columns_without_gap_and_nearly_evenly(d: int, block: int) -> None:
     projection = BlockedHadamard(D=1000, d=d, seed=0, block=block)
     # Row b n of block b has an entry in each column of its segment, and nowhere else.

@@ -324,7 +324,7 @@ def _picture(state: _State) -> Group:
         info.metric_name: format_metric(state.metric) + at,
         "up": format_bytes(up),
         "down": format_bytes(down),
-        "than the model": f"{format_factor(state.factor)} less" if math.isfinite(state.factor) else "-",
+        "compression": format_factor(state.factor),
     } | {what: str(count) for what, count in _absent(record).items()}
     figures = Table.grid(padding=(0, 3, 0, 0))
     figures.add_row(*(Text(_printable(name), style="dim") for name in columns))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -72,7 +73,7 @@ class SubspaceOptimizer:
         """sigma, the inner optimizer's state, and the spec and fingerprint that they belong to; no tensor of size D."""
         return {
             "sigma": self.sigma.detach().clone(),
-            "inner": self.inner.state_dict(),
+            "inner": copy.deepcopy(self.inner.state_dict()),  # torch's own goes on changing as training does
             "projection": self.projection.spec(),
             "fingerprint": self.space.fingerprint.hex(),
         }

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Final
@@ -66,6 +67,16 @@ class Projection(ABC):
     def _expand(self, x: Tensor, start: int, stop: int) -> Tensor:
         """``A[start:stop] @ x``: x (d,) float32; a new float32 tensor (stop - start,)."""
 
+    def _kernel_project_(self, pieces: Sequence[Tensor], start: int, out: Tensor) -> bool:  # noqa: ARG002
+        """`_project_` of contiguous pieces that lie end to end, at once; False: no kernel of this family takes them."""
+        return False
+
+    def _kernel_add_expanded_(  # noqa: PLR6301
+        self, pieces: Sequence[Tensor], start: int, x: Tensor, alpha: float  # noqa: ARG002
+    ) -> bool:
+        """``pieces += alpha A x`` at once; False: no kernel of this family takes them."""
+        return False
+
     def project_(self, g: Tensor, start: int, out: Tensor) -> Tensor:
         """Add ``A[start:start + n].T @ g`` to ``out``.
 
@@ -80,6 +91,8 @@ class Projection(ABC):
         self._check_slice(g, start, start + g.numel(), "g")
         self._check_low(out, "out")
         _check_device(g, out)
+        if self._kernel_project_([g.detach()], start, out):
+            return out
         for begin, end in self._chunks(start, start + g.numel()):
             piece = g[begin - start : end - start].detach()
             self._project_(piece.to(torch.float32, copy=True), begin, out)
@@ -104,6 +117,8 @@ class Projection(ABC):
         self._check_slice(y, start, start + y.numel(), "y")
         self._check_low(x, "x")
         _check_device(y, x)
+        if self._kernel_add_expanded_([y.detach()], start, x, alpha):
+            return y
         scaled = x if alpha == 1.0 else x * alpha
         for begin, end in self._chunks(start, start + y.numel()):
             piece = y[begin - start : end - start]
@@ -120,7 +135,9 @@ class Projection(ABC):
         if not 0 <= start <= stop <= self.D:
             raise ProjectionError(f"rows {start:,} to {stop:,} are not within the {self.D:,} rows of the projection")
         self._check_low(x, "x")
-        y = torch.empty(stop - start, dtype=torch.float32, device=x.device)
+        y = torch.zeros(stop - start, dtype=torch.float32, device=x.device)
+        if self._kernel_add_expanded_([y], start, x, 1.0):
+            return y
         for begin, end in self._chunks(start, stop):
             y[begin - start : end - start] = self._expand(x, begin, end)
         return y

@@ -11,6 +11,7 @@ this is METHOD.md's A_b = R_b H_n C_b / sqrt(d). The cost is O(D log n), all of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -20,7 +21,7 @@ from typing_extensions import override
 
 from igc.errors import ProjectionError
 from igc.projection.base import Projection, next_power_of_two
-from igc.projection.kernels import fwht
+from igc.projection.kernels import fwht, kernel_for
 from igc.projection.philox import Stream
 from igc.projection.signs import flip_
 
@@ -57,6 +58,21 @@ class BlockedHadamard(Projection):
     def segments(self) -> int:
         """S, the number of parts that the columns are cut into."""
         return -(-self.d // self.block)
+
+    @override
+    def _kernel_project_(self, pieces: Sequence[Tensor], start: int, out: Tensor) -> bool:
+        kernel = kernel_for([*pieces, out])
+        if kernel is not None:
+            kernel.project_(self.d, self.block, self.seed, pieces, start, out)
+        return kernel is not None
+
+    @override
+    def _kernel_add_expanded_(self, pieces: Sequence[Tensor], start: int, x: Tensor, alpha: float) -> bool:
+        x = x.detach().contiguous()
+        kernel = kernel_for([*pieces, x])
+        if kernel is not None:
+            kernel.add_expanded_(self.d, self.block, self.seed, pieces, start, x, alpha)
+        return kernel is not None
 
     def _project_(self, g: Tensor, start: int, out: Tensor) -> None:
         n, S = self.block, self.segments

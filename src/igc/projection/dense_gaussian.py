@@ -32,6 +32,7 @@ class DenseGaussian(Projection):
             out.add_(g[low:high] @ self._rows(start + low, start + high, g.device))
 
     def _expand(self, x: Tensor, start: int, stop: int) -> Tensor:
+        x = x.clone()  # at the start of a cache line: BLAS adds up in another order elsewhere
         parts = [self._rows(start + low, start + high, x.device) @ x for low, high in self._row_groups(stop - start)]
         return torch.cat(parts)
 

@@ -35,6 +35,10 @@ def project_tensors(projection: Projection, tensors: Sequence[Tensor | None], si
         raise ProjectionError("no tensor has a gradient: call backward() first")
     out = torch.zeros(projection.d, dtype=torch.float32, device=device)
     flats = [None if tensor is None else tensor.detach().reshape(-1) for tensor in tensors]
+    runs = _runs(flats, sizes)
+    if all(projection._kernel_project_(pieces, start, out) for start, pieces in runs):
+        return out
+    out.zero_()
     for start, stop, pieces in _windows(projection, sizes):
         buffer = torch.zeros(stop - start, dtype=torch.float32, device=device)
         for index, begin, end, at in pieces:
@@ -54,12 +58,27 @@ def add_expanded_(projection: Projection, tensors: Sequence[Tensor], x: Tensor, 
     sizes = [tensor.numel() for tensor in tensors]
     _check_sizes(projection, tensors, sizes)
     projection._check_low(x, "x")
-    scaled = x if alpha == 1.0 else x * alpha
     with torch.no_grad():
+        if projection._kernel_add_expanded_([tensor.detach() for tensor in tensors], 0, x, alpha):
+            return
+        scaled = x if alpha == 1.0 else x * alpha
         for start, stop, pieces in _windows(projection, sizes):
             step = projection._expand(scaled, start, stop)
             for index, begin, end, at in pieces:
                 _add_(tensors[index].detach(), begin, end, step[at : at + end - begin])
+
+
+def _runs(flats: Sequence[Tensor | None], sizes: Sequence[int]) -> list[tuple[int, list[Tensor]]]:
+    """Neighbouring tensors that are there, each run with its first row."""
+    runs: list[tuple[int, list[Tensor]]] = []
+    offset = 0
+    for index, (flat, size) in enumerate(zip(flats, sizes, strict=True)):
+        if flat is not None:
+            if index == 0 or flats[index - 1] is None:
+                runs.append((offset, []))
+            runs[-1][1].append(flat)
+        offset += size
+    return runs
 
 
 def _add_(tensor: Tensor, begin: int, end: int, step: Tensor) -> None:

@@ -1,0 +1,79 @@
+"""The paper's methods and the uncompressed yardstick on movie reviews: the figures and the picture of the README.
+
+    python benchmarks/paper_methods.py            # about 15 minutes on two cores; goes on where it was stopped
+
+Trains the shipped recipes one after the other into ``runs/paper-methods/``, then writes
+``docs/results/paper-methods.json`` (each run's summary) and ``docs/images/paper-methods.svg`` and ``.png``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from igc.experiments import metrics
+from igc.experiments.format import format_bytes
+from igc.experiments.progress import observer
+from igc.experiments.recipe import load
+from igc.experiments.run import RECIPE, SUMMARY, Run
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = ROOT / "runs" / "paper-methods"
+RECIPES = {
+    "movie-reviews": ("static", "#0072b2"),
+    "movie-reviews-time-varying": ("time-varying", "#009e73"),
+    "movie-reviews-k-subspace": ("k-subspace, K = 4", "#d55e00"),
+    "movie-reviews-fedsgd": ("uncompressed", "#555555"),
+}
+
+
+def main() -> None:
+    """Train what is not trained yet, then write the results."""
+    summaries = {name: trained(name) for name in RECIPES}
+    target = ROOT / "docs" / "results" / "paper-methods.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(list(summaries.values()), indent=2) + "\n")
+    draw(ROOT / "docs" / "images")
+    for name, summary in summaries.items():
+        print(
+            f"{name:28}  {summary['final_metric']:.3f}  {format_bytes(summary['bytes_per_message_up']):>8} up "
+            f"{format_bytes(summary['bytes_per_message_down']):>8} down a message  "
+            f"{format_bytes(summary['bytes_up'] + summary['bytes_down']):>8} in total  {summary['seconds']:.0f} s"
+        )
+
+
+def trained(name: str) -> dict[str, Any]:
+    """The summary of a shipped recipe's run; trained now, or gone on with, if need be."""
+    folder = RUNS / name
+    run = Run.open(folder) if (folder / RECIPE).exists() else Run.create(load(name), folder)
+    return run.summary if (folder / SUMMARY).exists() else run.train(observer())
+
+
+def draw(folder: Path) -> None:
+    """Accuracy against bytes, all methods in one picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for name, (label, colour) in RECIPES.items():
+        evaluated = [r for r in metrics.read(RUNS / name / "metrics.jsonl") if r.get("metric") is not None and r["round"]]
+        x = [r["total_up"] + r["total_down"] for r in evaluated]
+        y = [r["metric"] for r in evaluated]
+        axes.plot(x, y, color=colour, marker="o", markersize=4, linewidth=2)
+        axes.annotate(label, (x[-1], y[-1]), xytext=(0, 9), textcoords="offset points", ha="center", color=colour)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: format_bytes(value))
+    axes.set_xlabel("bytes sent so far, up and down, all clients")
+    axes.set_ylabel("test accuracy")
+    axes.margins(x=0.12, y=0.12)
+    axes.grid(axis="y", color="#e6e6e6")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title("Movie reviews, MiniLM (22.6M parameters, all trained), 100 rounds", loc="left", fontsize=11)
+    figure.savefig(folder / "paper-methods.png", dpi=150)
+    figure.savefig(folder / "paper-methods.svg", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()

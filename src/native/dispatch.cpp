@@ -1,0 +1,81 @@
+// The C interface that igc.projection.kernels.native calls, and the choice of an instruction set.
+
+#include <cstring>
+#include <exception>
+
+#include "hadamard.hpp"
+
+#define IGC_EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace igc {
+
+namespace portable {
+extern const Kernel kernel;
+}
+#if defined(__x86_64__)
+namespace avx2 {
+extern const Kernel kernel;
+}
+namespace avx512 {
+extern const Kernel kernel;
+}
+#endif
+
+namespace {
+
+const Kernel* by_name(const char* name) {
+    const Kernel* found = nullptr;
+    auto consider = [&](const Kernel& kernel, bool runs) {
+        if (runs && !found && (!name || std::strcmp(name, kernel.name) == 0)) found = &kernel;
+    };
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    consider(avx512::kernel, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"));
+    consider(avx2::kernel, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"));
+#endif
+    consider(portable::kernel, true);
+    return found;
+}
+
+const Kernel* chosen = by_name(nullptr);
+
+template <class Call>
+int guarded(Call call) {
+    try {
+        call();
+        return 0;
+    } catch (const std::exception&) {  // no memory, or no thread to be had
+        return 1;
+    }
+}
+
+}  // namespace
+}  // namespace igc
+
+// Bumped when a signature changes, so that a stale library is refused and not called.
+IGC_EXPORT int igc_abi() { return 1; }
+
+// The instruction set in use.
+IGC_EXPORT const char* igc_name() { return igc::chosen->name; }
+
+// Use another build; false where this machine cannot run it. Null: the best there is.
+IGC_EXPORT int igc_choose(const char* name) {
+    const igc::Kernel* found = igc::by_name(name);
+    if (found) igc::chosen = found;
+    return found != nullptr;
+}
+
+IGC_EXPORT int igc_fwht(float* x, int64_t n, int64_t rows, int threads) {
+    return igc::guarded([&] { igc::chosen->fwht(x, n, rows, threads); });
+}
+
+IGC_EXPORT int igc_project(int64_t d, int64_t n, uint64_t seed, const igc::Piece* pieces, int64_t count, int64_t start,
+                           float* out, int threads) {
+    return igc::guarded([&] { igc::chosen->project({d, n, seed}, pieces, count, start, out, threads); });
+}
+
+IGC_EXPORT int igc_add_expanded(int64_t d, int64_t n, uint64_t seed, const igc::Piece* pieces, int64_t count,
+                                int64_t start, const float* x, float alpha, int threads) {
+    return igc::guarded([&] { igc::chosen->add_expanded({d, n, seed}, pieces, count, start, x, alpha, threads); });
+}

@@ -1,0 +1,397 @@
+#include "hadamard.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "half.hpp"
+#include "philox.hpp"
+#include "simd.hpp"
+
+#if !defined(IGC_BUILD)
+#error "IGC_BUILD names this build of the kernel"
+#endif
+
+namespace igc::IGC_BUILD {
+
+using namespace simd;
+
+namespace {
+
+constexpr int first_bits = lane_bits + IGC_REGISTER_BITS;  // bits that the first pass transforms
+constexpr int64_t first_points = int64_t(1) << first_bits;
+constexpr int pass_bits = IGC_REGISTER_BITS;  // bits of any later pass, at most
+// Below this, a block shares its counter of signs with its neighbours, and takes the plain path.
+constexpr int64_t smallest = first_points < 128 ? 128 : first_points;
+// Rows below which threads cost more than they bring.
+constexpr int64_t rows_worth_a_thread = 1 << 16;
+// Floats of partial sums; with it, the number of partial sums is a function of sizes alone, never of threads.
+constexpr int64_t partial_floats = 1 << 20;
+
+struct Free {
+    void operator()(void* p) const { std::free(p); }
+};
+template <class T>
+using Buffer = std::unique_ptr<T[], Free>;
+
+template <class T>
+Buffer<T> allocate(int64_t count) {
+    int64_t bytes = (std::max<int64_t>(count, 1) * int64_t(sizeof(T)) + 63) / 64 * 64;
+    void* p = std::aligned_alloc(64, size_t(bytes));
+    if (!p) throw std::bad_alloc();
+    return Buffer<T>(static_cast<T*>(p));
+}
+
+int log2_of(int64_t n) { return 63 - __builtin_clzll(uint64_t(n)); }
+
+// ---- the transform, pass by pass ----
+
+// Bits 0 .. first_bits of n points, from src to dst (which may be src), with the signs of `words` first if there are any.
+template <bool signs>
+void first_pass(const float* src, float* dst, int64_t n, const uint32_t* words) {
+    constexpr int registers = 1 << IGC_REGISTER_BITS;
+    for (int64_t at = 0; at < n; at += first_points) {
+        vf v[registers];
+#pragma GCC unroll 16
+        for (int r = 0; r < registers; ++r) {
+            int64_t i = at + r * lanes;
+            v[r] = load(src + i);
+            if constexpr (signs) v[r] = flip_bits(v[r], words[i >> 5], int(i & 31));
+            v[r] = lane_transform(v[r]);
+        }
+        butterflies<IGC_REGISTER_BITS>(v);
+#pragma GCC unroll 16
+        for (int r = 0; r < registers; ++r) store(dst + at + r * lanes, v[r]);
+    }
+}
+
+template <int bits>
+void middle_pass(float* x, int64_t n, int64_t stride) {
+    for (int64_t base = 0; base < n; base += stride << bits)
+        for (int64_t j = base; j < base + stride; j += lanes) {
+            vf v[1 << bits];
+#pragma GCC unroll 16
+            for (int k = 0; k < (1 << bits); ++k) v[k] = load(x + j + k * stride);
+            butterflies<bits>(v);
+#pragma GCC unroll 16
+            for (int k = 0; k < (1 << bits); ++k) store(x + j + k * stride, v[k]);
+        }
+}
+
+// The last pass, with signs of `words`; what becomes of each vector is `use`'s to say: use(place, vector).
+template <int bits, class Use>
+void last_pass(const float* x, int64_t n, const uint32_t* words, Use use) {
+    int64_t stride = n >> bits;
+    for (int64_t j = 0; j < stride; j += lanes) {
+        vf v[1 << bits];
+#pragma GCC unroll 16
+        for (int k = 0; k < (1 << bits); ++k) v[k] = load(x + j + k * stride);
+        butterflies<bits>(v);
+#pragma GCC unroll 16
+        for (int k = 0; k < (1 << bits); ++k) {
+            int64_t i = j + k * stride;
+            use(i, flip_bits(v[k], words[i >> 5], int(i & 31)));
+        }
+    }
+}
+
+// Every pass between the first and the last; returns how many bits are left for the last.
+int middle_passes(float* x, int64_t n) {
+    int done = first_bits, left = log2_of(n) - first_bits;
+    for (; left > pass_bits; left -= pass_bits, done += pass_bits) middle_pass<pass_bits>(x, n, int64_t(1) << done);
+    return left;
+}
+
+template <class Use>
+void last_pass_of(int bits, const float* x, int64_t n, const uint32_t* words, Use use) {
+    switch (bits) {
+        case 0: return last_pass<0>(x, n, words, use);
+        case 1: return last_pass<1>(x, n, words, use);
+        case 2: return last_pass<2>(x, n, words, use);
+        case 3: return last_pass<3>(x, n, words, use);
+        default: return last_pass<pass_bits>(x, n, words, use);
+    }
+}
+
+void plain_transform(float* x, int64_t n) {
+    for (int64_t half = 1; half < n; half *= 2)
+        for (int64_t base = 0; base < n; base += 2 * half)
+            for (int64_t i = base; i < base + half; ++i) {
+                float a = x[i], b = x[i + half];
+                x[i] = a + b;
+                x[i + half] = a - b;
+            }
+}
+
+// ---- tensors end to end ----
+
+class Pieces {
+   public:
+    Pieces(const Piece* pieces, int64_t count, int64_t start) : pieces_(pieces), begins_(size_t(count) + 1) {
+        begins_[0] = start;
+        for (int64_t i = 0; i < count; ++i) begins_[size_t(i) + 1] = begins_[size_t(i)] + pieces[i].size;
+    }
+
+    int64_t begin() const { return begins_.front(); }
+    int64_t end() const { return begins_.back(); }
+
+    // Rows low .. high as they lie in memory, if that is in one float32 piece.
+    float* whole(int64_t low, int64_t high) const {
+        if (low < begin() || high > end()) return nullptr;
+        size_t p = find(low);
+        if (high > begins_[p + 1] || pieces_[p].dtype != Dtype::float32) return nullptr;
+        return static_cast<float*>(pieces_[p].data) + (low - begins_[p]);
+    }
+
+    // Calls visit(piece, offset in piece, row, count) for each part of rows low .. high that is there.
+    template <class Visit>
+    void parts(int64_t low, int64_t high, Visit visit) const {
+        int64_t row = std::max(low, begin()), stop = std::min(high, end());
+        if (row >= stop) return;
+        for (size_t p = find(row); row < stop; ++p) {
+            int64_t until = std::min(stop, begins_[p + 1]);
+            if (until > row) visit(pieces_[p], row - begins_[p], row, until - row);
+            row = std::max(row, until);
+        }
+    }
+
+   private:
+    // The piece that holds a row; empty pieces hold none.
+    size_t find(int64_t row) const {
+        return size_t(std::upper_bound(begins_.begin(), begins_.end(), row) - begins_.begin()) - 1;
+    }
+
+    const Piece* pieces_;
+    std::vector<int64_t> begins_;
+};
+
+void read(const Piece& piece, int64_t offset, float* to, int64_t count) {
+    if (piece.dtype == Dtype::float32) {
+        std::memcpy(to, static_cast<const float*>(piece.data) + offset, size_t(count) * sizeof(float));
+        return;
+    }
+    const uint16_t* from = static_cast<const uint16_t*>(piece.data) + offset;
+    if (piece.dtype == Dtype::bfloat16)
+        for (int64_t i = 0; i < count; ++i) to[i] = from_bfloat16(from[i]);
+    else
+        for (int64_t i = 0; i < count; ++i) to[i] = from_float16(from[i]);
+}
+
+void add(const Piece& piece, int64_t offset, const float* step, int64_t count) {
+    if (piece.dtype == Dtype::float32) {
+        float* to = static_cast<float*>(piece.data) + offset;
+        for (int64_t i = 0; i < count; ++i) to[i] += step[i];
+        return;
+    }
+    uint16_t* to = static_cast<uint16_t*>(piece.data) + offset;
+    if (piece.dtype == Dtype::bfloat16)
+        for (int64_t i = 0; i < count; ++i) to[i] = to_bfloat16(from_bfloat16(to[i]) + step[i]);
+    else
+        for (int64_t i = 0; i < count; ++i) to[i] = to_float16(from_float16(to[i]) + step[i]);
+}
+
+// ---- blocks ----
+
+// The columns that a block owns.
+struct Segment {
+    int64_t offset, size;
+};
+
+struct Plan {
+    explicit Plan(const Layout& l) : layout(l), segments((l.d + l.n - 1) / l.n), size(l.d / segments), longer(l.d % segments) {}
+
+    Segment segment(int64_t q) const { return {q * size + std::min(q, longer), size + (q < longer ? 1 : 0)}; }
+
+    Layout layout;
+    int64_t segments, size, longer;
+};
+
+// What one thread works in.
+struct Scratch {
+    explicit Scratch(int64_t n)
+        : points(allocate<float>(std::max(n, smallest))),
+          rows(allocate<uint32_t>(std::max<int64_t>(n / 32, 4))),
+          columns(allocate<uint32_t>(std::max<int64_t>(n / 32, 4))) {}
+
+    // The sign words of block b; `shift` is where they begin, in bits, which is not 0 for small blocks only.
+    int signs(const Layout& layout, int64_t b, uint32_t stream, uint32_t* words) const {
+        uint64_t first = uint64_t(b) * uint64_t(layout.n);
+        sign_words(layout.seed, stream, first / 128, std::max<int64_t>(layout.n / 128, 1), words);
+        return int(first % 128);
+    }
+
+    Buffer<float> points;
+    Buffer<uint32_t> rows, columns;
+};
+
+void flip_plainly(float* x, int64_t n, const uint32_t* words, int shift) {
+    for (int64_t i = 0; i < n; ++i) {
+        uint32_t bit = words[(i + shift) >> 5] >> ((i + shift) & 31) & 1u;
+        x[i] = as_float(as_bits(x[i]) ^ bit << 31);
+    }
+}
+
+// sums (n) += C_b H R_b g_b
+void project_block(const Plan& plan, const Pieces& g, int64_t b, Scratch& scratch, float* sums) {
+    const int64_t n = plan.layout.n, low = b * n;
+    float* x = scratch.points.get();
+    const float* source = n >= smallest ? g.whole(low, low + n) : nullptr;
+    if (!source) {
+        if (low < g.begin() || low + n > g.end()) std::memset(x, 0, size_t(n) * sizeof(float));
+        g.parts(low, low + n, [&](const Piece& piece, int64_t offset, int64_t row, int64_t count) {
+            read(piece, offset, x + (row - low), count);
+        });
+        source = x;
+    }
+    uint32_t *rows = scratch.rows.get(), *columns = scratch.columns.get();
+    int shift = scratch.signs(plan.layout, b, row_signs, rows);
+    scratch.signs(plan.layout, b, column_signs, columns);
+    if (n < smallest) {
+        flip_plainly(x, n, rows, shift);
+        plain_transform(x, n);
+        flip_plainly(x, n, columns, shift);
+        for (int64_t i = 0; i < n; ++i) sums[i] += x[i];
+        return;
+    }
+    first_pass<true>(source, x, n, rows);
+    int bits = middle_passes(x, n);
+    last_pass_of(bits, x, n, columns, [sums](int64_t i, vf v) { store(sums + i, load(sums + i) + v); });
+}
+
+// y_b += factor R_b H C_b x_q
+void expand_block(const Plan& plan, const Pieces& y, int64_t b, const float* x, float alpha, Scratch& scratch) {
+    const int64_t n = plan.layout.n, low = b * n;
+    const Segment segment = plan.segment(b % plan.segments);
+    const float factor = alpha * float(1.0 / std::sqrt(double(segment.size)));
+    float* points = scratch.points.get();
+    const float* source = x + segment.offset;
+    if (segment.size < n || n < smallest) {
+        std::memcpy(points, source, size_t(segment.size) * sizeof(float));
+        std::memset(points + segment.size, 0, size_t(n - segment.size) * sizeof(float));
+        source = points;
+    }
+    uint32_t *rows = scratch.rows.get(), *columns = scratch.columns.get();
+    int shift = scratch.signs(plan.layout, b, row_signs, rows);
+    scratch.signs(plan.layout, b, column_signs, columns);
+    if (n < smallest) {
+        flip_plainly(points, n, columns, shift);
+        plain_transform(points, n);
+        flip_plainly(points, n, rows, shift);
+        for (int64_t i = 0; i < n; ++i) points[i] *= factor;
+    } else {
+        first_pass<true>(source, points, n, columns);
+        int bits = middle_passes(points, n);
+        vf factors = vf{} + factor;
+        if (float* to = y.whole(low, low + n)) {
+            last_pass_of(bits, points, n, rows,
+                         [to, factors](int64_t i, vf v) { store(to + i, load(to + i) + factors * v); });
+            return;
+        }
+        last_pass_of(bits, points, n, rows, [points, factors](int64_t i, vf v) { store(points + i, factors * v); });
+    }
+    y.parts(low, low + n, [&](const Piece& piece, int64_t offset, int64_t row, int64_t count) {
+        add(piece, offset, points + (row - low), count);
+    });
+}
+
+// ---- threads ----
+
+// Calls work(task) for each task, on this thread and others; which thread takes which never matters to the result.
+template <class MakeWorker>
+void in_parallel(int64_t tasks, int64_t rows, int threads, MakeWorker make_worker) {
+    int64_t useful = std::min<int64_t>({tasks, std::max<int64_t>(rows / rows_worth_a_thread, 1), threads});
+    std::atomic<int64_t> next{0};
+    auto loop = [&] {
+        auto work = make_worker();
+        for (int64_t task; (task = next.fetch_add(1)) < tasks;) work(task);
+    };
+    std::vector<std::thread> others;
+    for (int64_t i = 1; i < useful; ++i) others.emplace_back(loop);
+    loop();
+    for (auto& other : others) other.join();
+}
+
+void project(const Layout& layout, const Piece* pieces, int64_t count, int64_t start, float* out, int threads) {
+    const Plan plan(layout);
+    const Pieces g(pieces, count, start);
+    if (g.begin() >= g.end()) return;
+    const int64_t n = layout.n, S = plan.segments;
+    const int64_t first = g.begin() / n, last = (g.end() + n - 1) / n;
+    const int64_t deep = (last - first + S - 1) / S;  // blocks of a segment, at most
+    const int64_t parts = std::clamp<int64_t>(std::min(partial_floats / (S * n), (deep + 3) / 4), 1, 64);
+    // Task (part, q) sums the blocks of segment q that fall in one part of the rows.
+    auto sums = parts > 1 ? allocate<float>(parts * S * n) : Buffer<float>();
+    auto sum_blocks = [&](int64_t part, int64_t q, Scratch& scratch, float* into) {
+        std::memset(into, 0, size_t(n) * sizeof(float));
+        int64_t offset = ((q - first) % S + S) % S;
+        int64_t blocks = first + offset < last ? (last - first - offset + S - 1) / S : 0;
+        for (int64_t i = blocks * part / parts; i < blocks * (part + 1) / parts; ++i)
+            project_block(plan, g, first + offset + i * S, scratch, into);
+    };
+    auto fold = [&](int64_t q, auto value) {
+        Segment segment = plan.segment(q);
+        float scale = float(1.0 / std::sqrt(double(segment.size)));
+        for (int64_t j = 0; j < segment.size; ++j) out[segment.offset + j] += scale * value(j);
+    };
+    in_parallel(parts * S, g.end() - g.begin(), threads, [&] {
+        return [&, scratch = std::make_shared<Scratch>(n), own = parts > 1 ? Buffer<float>() : allocate<float>(n)](
+                   int64_t task) {
+            int64_t part = task / S, q = task % S;
+            sum_blocks(part, q, *scratch, parts > 1 ? sums.get() + task * n : own.get());
+            if (parts == 1) fold(q, [&](int64_t j) { return own[size_t(j)]; });
+        };
+    });
+    if (parts == 1) return;
+    for (int64_t q = 0; q < S; ++q) {
+        float* total = sums.get() + q * n;
+        for (int64_t part = 1; part < parts; ++part) {
+            const float* more = sums.get() + (part * S + q) * n;
+            for (int64_t j = 0; j < n; ++j) total[j] += more[j];
+        }
+        fold(q, [&](int64_t j) { return total[j]; });
+    }
+}
+
+void add_expanded(const Layout& layout, const Piece* pieces, int64_t count, int64_t start, const float* x, float alpha,
+                  int threads) {
+    const Plan plan(layout);
+    const Pieces y(pieces, count, start);
+    if (y.begin() >= y.end()) return;
+    const int64_t n = layout.n, first = y.begin() / n, last = (y.end() + n - 1) / n;
+    // Blocks in groups of about 2^16 rows, so that the counter of tasks is no bottleneck where blocks are small.
+    const int64_t group = std::max<int64_t>((1 << 16) / n, 1), tasks = (last - first + group - 1) / group;
+    in_parallel(tasks, y.end() - y.begin(), threads, [&] {
+        return [&, scratch = std::make_shared<Scratch>(n)](int64_t task) {
+            int64_t from = first + task * group, until = std::min(last, from + group);
+            for (int64_t b = from; b < until; ++b) expand_block(plan, y, b, x, alpha, *scratch);
+        };
+    });
+}
+
+void fwht(float* x, int64_t n, int64_t rows, int threads) {
+    in_parallel(rows, rows * n, threads, [&] {
+        return [&](int64_t row) {
+            float* points = x + row * n;
+            if (n < smallest) return plain_transform(points, n);
+            first_pass<false>(points, points, n, nullptr);
+            int done = first_bits, left = log2_of(n) - first_bits;
+            for (; left >= pass_bits; left -= pass_bits, done += pass_bits)
+                middle_pass<pass_bits>(points, n, int64_t(1) << done);
+            if (left == 3) middle_pass<3>(points, n, int64_t(1) << done);
+            if (left == 2) middle_pass<2>(points, n, int64_t(1) << done);
+            if (left == 1) middle_pass<1>(points, n, int64_t(1) << done);
+        };
+    });
+}
+
+}  // namespace
+
+extern const Kernel kernel;
+const Kernel kernel = {IGC_NAME, fwht, project, add_expanded};
+
+}  // namespace igc::IGC_BUILD

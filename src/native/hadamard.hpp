@@ -1,0 +1,39 @@
+// The blocked Hadamard projection on the CPU: what every build of the kernel exports.
+//
+// The matrix is docs/projections.md's: block b of n rows owns segment q = b mod S of s columns, and there
+// A_b = R_b H_n[:, :s] C_b / sqrt(s). The kernel is compiled once for each instruction set (see CMakeLists.txt) and chosen
+// at run time (dispatch.cpp). Butterflies run over the bits of an index from the lowest to the highest, whatever the
+// register width and the grouping in passes, so that every build gives the same bits.
+#pragma once
+
+#include <cstdint>
+
+namespace igc {
+
+enum class Dtype : int32_t { float32 = 0, bfloat16 = 1, float16 = 2 };
+
+// A contiguous part of the flat view of the parameters.
+struct Piece {
+    void* data;
+    int64_t size;
+    Dtype dtype;
+};
+
+struct Layout {
+    int64_t d;
+    int64_t n;
+    uint64_t seed;
+};
+
+struct Kernel {
+    const char* name;
+    // In-place, unnormalised transform of `rows` rows of n floats.
+    void (*fwht)(float* x, int64_t n, int64_t rows, int threads);
+    // out (d) += A[start : start + sum of sizes].T g, for a g that lies in pieces.
+    void (*project)(const Layout& layout, const Piece* pieces, int64_t count, int64_t start, float* out, int threads);
+    // y += alpha A[start : start + sum of sizes] x, for a y that lies in pieces.
+    void (*add_expanded)(const Layout& layout, const Piece* pieces, int64_t count, int64_t start, const float* x,
+                         float alpha, int threads);
+};
+
+}  // namespace igc

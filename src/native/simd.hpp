@@ -1,0 +1,112 @@
+// Vectors of the width that this build is for, in the vector language of GCC and Clang.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__) || defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+#define IGC_LANE_BITS 4
+#define IGC_REGISTER_BITS 4  // 16 registers of a transform at once, of 32
+#elif defined(__AVX2__)
+#define IGC_LANE_BITS 3
+#define IGC_REGISTER_BITS 3  // 8 of 16
+#else
+#define IGC_LANE_BITS 2
+#define IGC_REGISTER_BITS 3
+#endif
+
+namespace igc::simd {
+
+constexpr int lane_bits = IGC_LANE_BITS;
+constexpr int lanes = 1 << lane_bits;
+
+typedef float vf __attribute__((vector_size(4 * lanes)));
+typedef uint32_t vu __attribute__((vector_size(4 * lanes)));
+
+inline vf load(const float* p) {
+    vf v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+inline void store(float* p, vf v) { std::memcpy(p, &v, sizeof v); }
+
+inline vf flip(vf v, vu signs) { return (vf)((vu)v ^ signs); }
+
+// The value of the lane whose index differs in one bit.
+template <int bit>
+inline vf swapped(vf v) {
+#if IGC_LANE_BITS == 4
+    if constexpr (bit == 0) return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+    if constexpr (bit == 1) return __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+    if constexpr (bit == 2) return __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+    if constexpr (bit == 3) return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+#elif IGC_LANE_BITS == 3
+    if constexpr (bit == 0) return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6);
+    if constexpr (bit == 1) return __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5);
+    if constexpr (bit == 2) return __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3);
+#else
+    if constexpr (bit == 0) return __builtin_shufflevector(v, v, 1, 0, 3, 2);
+    if constexpr (bit == 1) return __builtin_shufflevector(v, v, 2, 3, 0, 1);
+#endif
+}
+
+// The sign's bit in lanes whose index has `bit` set.
+template <int bit>
+inline vu upper() {
+    vu v;
+    for (int i = 0; i < lanes; ++i) v[i] = (i >> bit & 1) ? 0x80000000u : 0u;
+    return v;
+}
+
+// `lanes` consecutive points with the signs of a word's bits from `first` on.
+inline vf flip_bits(vf v, uint32_t word, int first) {
+#if defined(__AVX512F__)
+    __m512i bits = _mm512_castps_si512((__m512)v);
+    return (vf)_mm512_castsi512_ps(
+        _mm512_mask_xor_epi32(bits, __mmask16(word >> first), bits, _mm512_set1_epi32(int(0x80000000u))));
+#else
+    vu places;
+    for (int i = 0; i < lanes; ++i) places[i] = 31u - i;
+    vu all = vu{} + (word >> first);
+    return flip(v, (all << places) & 0x80000000u);
+#endif
+}
+
+template <int bit>
+inline vf lane_stage(vf v) {
+    return swapped<bit>(v) + flip(v, upper<bit>());
+}
+
+// The transform of the bits within a register.
+inline vf lane_transform(vf v) {
+    v = lane_stage<0>(v);
+    v = lane_stage<1>(v);
+#if IGC_LANE_BITS >= 3
+    v = lane_stage<2>(v);
+#endif
+#if IGC_LANE_BITS >= 4
+    v = lane_stage<3>(v);
+#endif
+    return v;
+}
+
+// The transform across 2^bits registers.
+template <int bits>
+inline void butterflies(vf* v) {
+#pragma GCC unroll 4
+    for (int s = 0; s < bits; ++s)
+#pragma GCC unroll 16
+        for (int i = 0; i < (1 << bits); ++i)
+            if (!(i >> s & 1)) {
+                vf a = v[i], b = v[i | 1 << s];
+                v[i] = a + b;
+                v[i | 1 << s] = a - b;
+            }
+}
+
+}  // namespace igc::simd

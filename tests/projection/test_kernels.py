@@ -1,0 +1,179 @@
+"""Every kernel that runs here against the PyTorch reference, and against each other bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.strategies import projections, vector
+from torch import Tensor
+
+from igc.projection import BlockedHadamard, Projection, add_expanded_, kernels, project_tensors
+from igc.projection.kernels import native, reference
+
+BUILDS = native.names()
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+builds = pytest.mark.parametrize("build", BUILDS)
+
+pytestmark = pytest.mark.skipif(not BUILDS, reason="igc was installed without its native kernel")
+
+
+@pytest.fixture(autouse=True)
+def _restore() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def close(found: Tensor, expected: Tensor, scale: Tensor) -> None:
+    """Within a small multiple of float32's rounding of what was summed, whose norm is that of ``scale``."""
+    assert (found.double() - expected.double()).norm() <= 3e-6 * scale.double().norm()
+
+
+def stretched(projection: Projection, g: Tensor) -> Tensor:
+    """A vector as long as A^T g would be at most, were nothing to cancel."""
+    return g.float() * (projection.D / projection.d) ** 0.5
+
+
+def cut(flat: Tensor, sizes: list[int]) -> list[Tensor]:
+    return [piece.clone() for piece in torch.split(flat, sizes)]
+
+
+def rebuilt(projection: Projection, name: str, g: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    with kernels.using(name):
+        return projection.project(g), projection.add_expanded_(y.clone(), x, alpha=0.7)
+
+
+@builds
+@settings(max_examples=60)
+@given(data=st.data(), seed=st.integers(0, 2**32), dtype=st.sampled_from(DTYPES))
+def test_every_kernel_is_the_reference(build: str, data: st.DataObject, seed: int, dtype: torch.dtype) -> None:
+    projection = data.draw(projections("blocked-hadamard", max_rows=20_000, max_dim=5000))
+    g, x, y = vector(projection.D, seed), vector(projection.d, seed + 1), vector(projection.D, seed + 2, dtype)
+    expected = rebuilt(projection, "reference", g.to(dtype), x, y)
+    found = rebuilt(projection, build, g.to(dtype), x, y)
+    close(found[0], expected[0], stretched(projection, g))
+    if dtype == torch.float32:
+        close(found[1], expected[1], torch.cat((y, stretched(projection, x))))
+    else:  # a sum that lies between two numbers may be rounded to either
+        eps = torch.finfo(dtype).eps
+        torch.testing.assert_close(found[1].float(), expected[1].float(), rtol=2 * eps, atol=2 * eps)
+
+
+@builds
+@settings(max_examples=40)
+@given(
+    data=st.data(),
+    sizes=st.lists(st.integers(0, 3000), min_size=1, max_size=12),
+    log_n=st.integers(0, 11),
+    seed=st.integers(0, 2**32),
+)
+def test_tensors_may_start_anywhere_and_have_any_dtype(
+    build: str, data: st.DataObject, sizes: list[int], log_n: int, seed: int
+) -> None:
+    D = sum(sizes)
+    if D == 0:
+        return
+    projection = BlockedHadamard(D=D, d=data.draw(st.integers(1, min(D, 3000))), seed=seed, block=2**log_n)
+    dtypes = [data.draw(st.sampled_from(DTYPES)) for _ in sizes]
+    pieces = [p.to(dtype) for p, dtype in zip(cut(vector(D, seed), sizes), dtypes, strict=True)]
+    holes: list[Tensor | None] = [None if data.draw(st.booleans()) and i else p for i, p in enumerate(pieces)]
+    if all(p is None or p.numel() == 0 for p in holes):
+        return
+    x = vector(projection.d, seed + 1)
+    with kernels.using(build):
+        found = project_tensors(projection, holes, sizes)
+        moved = [p.clone() for p in pieces]
+        add_expanded_(projection, moved, x, 0.5)
+    with kernels.using("reference"):
+        close(found, project_tensors(projection, holes, sizes), stretched(projection, vector(D, seed)))
+        expected = [p.clone() for p in pieces]
+        add_expanded_(projection, expected, x, 0.5)
+    for a, b in zip(moved, expected, strict=True):
+        eps = torch.finfo(a.dtype).eps
+        torch.testing.assert_close(a.float(), b.float(), rtol=3 * eps, atol=max(3 * eps, 1e-5))
+
+
+@pytest.mark.parametrize(("d", "block"), [(5, 0), (100, 0), (1000, 0), (5000, 0), (20_000, 0), (300_000, 0), (3000, 1024)])
+def test_builds_and_numbers_of_threads_give_the_same_bits(d: int, block: int) -> None:
+    projection = BlockedHadamard(D=1_000_003, d=d, seed=9, block=block)
+    g, x, y = vector(projection.D, 0), vector(d, 1), vector(projection.D, 2)
+    results = []
+    for build in BUILDS:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            results.append(rebuilt(projection, build, g, x, y))
+    for projected, expanded in results[1:]:
+        assert torch.equal(projected, results[0][0])
+        assert torch.equal(expanded, results[0][1])
+
+
+@builds
+@pytest.mark.parametrize("log_n", range(0, 19))
+def test_the_transform_is_the_reference(build: str, log_n: int) -> None:
+    n = 2**log_n
+    x = vector(2 * n, log_n).view(2, n)
+    with kernels.using(build):
+        kernel = kernels.kernel_for([x])
+        assert isinstance(kernel, native.Native)
+        close(kernel.fwht_(x.clone()), reference.fwht(x.clone()), x * n**0.5)
+
+
+@builds
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
+def test_half_precision_rounds_as_pytorch_does_for_every_value(build: str, dtype: torch.dtype) -> None:
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    every = every[every.isfinite()]
+    projection = BlockedHadamard(D=every.numel(), d=16, seed=1)
+    x = vector(16, 0)
+    with kernels.using(build):
+        step = projection.expand(x)
+        moved = projection.add_expanded_(every.clone(), x)
+        still = projection.add_expanded_(every.clone(), torch.zeros(16))
+    assert torch.equal(moved, (every.float() + step).to(dtype))
+    assert torch.equal(still, every)
+
+
+@builds
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_nan_and_infinity_pass_through(build: str, dtype: torch.dtype, value: float) -> None:
+    projection = BlockedHadamard(D=5000, d=300, seed=0)
+    g = torch.zeros(5000, dtype=dtype)
+    g[777] = value
+    y = torch.zeros(5000, dtype=dtype)
+    y[4999] = value
+    with kernels.using(build):
+        assert not projection.project(g).isfinite().any()
+        moved = projection.add_expanded_(y, vector(300, 0))
+    assert not moved[4999].isfinite()
+    assert moved[:4999].isfinite().all()
+
+
+@builds
+def test_nothing_beside_the_pieces_is_read_or_written(build: str) -> None:
+    arena = torch.full((4000,), torch.nan)
+    piece = arena[1001:2998]
+    piece.copy_(vector(1997, 0))
+    projection = BlockedHadamard(D=5000, d=200, seed=0)
+    with kernels.using(build):
+        assert projection.project(piece, start=17).isfinite().all()
+        projection.add_expanded_(piece, vector(200, 1), start=17)
+    assert arena[:1001].isnan().all()
+    assert arena[2998:].isnan().all()
+    assert piece.isfinite().all()
+
+
+def test_what_the_kernel_cannot_take_goes_to_the_reference() -> None:
+    assert kernels.kernel_for([torch.zeros(4, 6).t()]) is None
+    assert kernels.kernel_for([torch.zeros(3, dtype=torch.float64)]) is None
+    assert kernels.kernel_for([torch.zeros(3, device="meta")]) is None
+    assert kernels.kernel_for([torch.zeros(3)]) is not None
+
+
+def test_an_unknown_kernel_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"no kernel 'sse9' here; there are .*reference"):
+        kernels.choose("sse9")
