@@ -58,7 +58,9 @@ def draw(folder: Path) -> None:
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
     for name, (label, colour) in RECIPES.items():
-        evaluated = [r for r in metrics.read(RUNS / name / "metrics.jsonl") if r.get("metric") is not None and r["round"]]
+        evaluated = [
+            r for r in metrics.read(RUNS / name / "metrics.jsonl") if r.get("metric") is not None and r["round"]
+        ]
         x = [r["total_up"] + r["total_down"] for r in evaluated]
         y = [r["metric"] for r in evaluated]
         axes.plot(x, y, color=colour, marker="o", markersize=4, linewidth=2)

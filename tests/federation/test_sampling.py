@@ -62,7 +62,7 @@ def test_every_epoch_has_an_order_of_its_own() -> None:
 
 
 def test_no_place_of_an_epoch_favours_a_client() -> None:
-    n, epochs = 6, 600
+    n, epochs = 6, 400
     sampler = Sampler(names(n), n, 11)
     orders = [sampler.sample(epoch) for epoch in range(epochs)]
     for place in range(n):
@@ -71,7 +71,7 @@ def test_no_place_of_an_epoch_favours_a_client() -> None:
 
 
 def test_uniform_draws_favour_no_client_and_no_pair() -> None:
-    n, w, rounds = 7, 3, 700
+    n, w, rounds = 7, 3, 500
     sampler = Sampler(names(n), w, 5, "uniform")
     draws = [sampler.sample(r) for r in range(rounds)]
     # First places are independent from round to round, so the test is exact there.
@@ -88,7 +88,7 @@ def test_uniform_draws_favour_no_client_and_no_pair() -> None:
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
 def test_clients_drop_out_at_the_rate_asked_for_and_independently(probability: float) -> None:
     dropout = Dropout(probability, seed=4)
-    rounds, cohort = 100, 6
+    rounds, cohort = 60, 6
     lost = [[dropout.drops(r, p) for p in range(cohort)] for r in range(rounds)]
     assert stats.binomtest(sum(map(sum, lost)), rounds * cohort, probability).pvalue > 1e-6
     for place in range(cohort - 1):
@@ -106,9 +106,9 @@ def test_nobody_and_everybody_drops_out_at_the_ends() -> None:
 def test_who_drops_out_is_not_who_is_drawn() -> None:
     """The same seed for both must not make the dropped ones a function of the order."""
     sampler, dropout = Sampler(names(4), 4, 9, "uniform"), Dropout(0.5, 9)
-    lost = Counter(client for r in range(300) for p, client in enumerate(sampler.sample(r)) if dropout.drops(r, p))
+    lost = Counter(client for r in range(150) for p, client in enumerate(sampler.sample(r)) if dropout.drops(r, p))
     for name in names(4):
-        assert stats.binomtest(lost[name], 300, 0.5).pvalue > 1e-6
+        assert stats.binomtest(lost[name], 150, 0.5).pvalue > 1e-6
 
 
 def test_no_clients_and_too_many_are_refused() -> None:

@@ -212,7 +212,7 @@ def nearly_tensors(draw: st.DrawFn) -> bytes:
     return tensor(name, shape, data, draw(st.sampled_from([0, 0, 1, 1, 2, 255])))
 
 
-@settings(max_examples=250)
+@settings(max_examples=150)
 @given(parts=st.lists(nearly_tensors(), max_size=4), count=st.one_of(st.none(), st.integers(0, 255)))
 def test_frames_of_any_tensors_are_read_or_refused(parts: list[bytes], count: int | None) -> None:
     survives(frame(*parts, count=count))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.strategies import projections, vector
 from torch import Tensor
 
 from igc.projection import BlockedHadamard, Projection, add_expanded_, kernels, project_tensors
 from igc.projection.kernels import native, reference
+from support.strategies import projections, vector
 
 BUILDS = native.names()
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -35,7 +36,7 @@ def close(found: Tensor, expected: Tensor, scale: Tensor) -> None:
 
 def stretched(projection: Projection, g: Tensor) -> Tensor:
     """A vector as long as A^T g would be at most, were nothing to cancel."""
-    return g.float() * (projection.D / projection.d) ** 0.5
+    return g.float() * math.sqrt(projection.D / projection.d)
 
 
 def cut(flat: Tensor, sizes: list[int]) -> list[Tensor]:
@@ -97,7 +98,9 @@ def test_tensors_may_start_anywhere_and_have_any_dtype(
         torch.testing.assert_close(a.float(), b.float(), rtol=3 * eps, atol=max(3 * eps, 1e-5))
 
 
-@pytest.mark.parametrize(("d", "block"), [(5, 0), (100, 0), (1000, 0), (5000, 0), (20_000, 0), (300_000, 0), (3000, 1024)])
+@pytest.mark.parametrize(
+    ("d", "block"), [(5, 0), (100, 0), (1000, 0), (5000, 0), (20_000, 0), (300_000, 0), (3000, 1024)]
+)
 def test_builds_and_numbers_of_threads_give_the_same_bits(d: int, block: int) -> None:
     projection = BlockedHadamard(D=1_000_003, d=d, seed=9, block=block)
     g, x, y = vector(projection.D, 0), vector(d, 1), vector(projection.D, 2)

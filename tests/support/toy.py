@@ -40,6 +40,9 @@ class ToyTask(Task):
         y = torch.stack([y for _, y in examples])
         return (model(x).squeeze(-1) - y).square().sum(), len(examples)
 
+    def count(self, examples: Sequence[Any]) -> int:
+        return len(examples)
+
     @torch.no_grad()
     def evaluate(self, model: nn.Module, examples: Sequence[Any]) -> dict[str, float]:
         total, count = self.loss(model, examples)

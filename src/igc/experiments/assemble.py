@@ -14,7 +14,7 @@ from igc.data import load_dataset
 from igc.errors import DataError, RunError, did_you_mean
 from igc.experiments.recipe import Recipe
 from igc.experiments.settings import MethodSettings, OptimizerSettings
-from igc.federation import BatchSettings, Dropout, InProcess, Sampler, Server, Workplace
+from igc.federation import BatchSettings, Dropout, Fused, InProcess, Sampler, Server, Workplace
 from igc.messages import Agreement
 from igc.methods import KSubspace, Method, Static, TimeVarying, fedsgd
 from igc.optim import Adam, Schedule, ServerOptimizer, Sgd
@@ -50,7 +50,7 @@ class Experiment:
     space: ParameterSpace
     method: Method[Any, Any]
     workplace: Workplace
-    engine: InProcess
+    engine: InProcess | Fused
     server: Server
     evaluation: dict[str, list[Example]]
     clients: int
@@ -95,7 +95,8 @@ def assemble(recipe: Recipe) -> Experiment:
     method = build_method(recipe, space.D, sampler.rounds_per_epoch)
     agreement = Agreement(space.fingerprint, method.projection.digest, method.digest)
     dropout = Dropout(recipe.federation.client_dropout, _seed(recipe, Purpose.DROPOUT))
-    engine = InProcess(method, agreement, workplace, dropout, recipe.federation.non_finite)
+    sequential = InProcess(method, agreement, workplace, dropout, recipe.federation.non_finite)
+    engine = Fused(sequential, workplace) if _can_fuse(recipe, method) else sequential
     server = Server(method, agreement, sampler, _schedule(recipe), recipe.federation.weights)
     return Experiment(recipe, task, model, space, method, workplace, engine, server, evaluation, len(clients), device)
 
@@ -158,6 +159,12 @@ def _schedule(recipe: Recipe) -> Schedule:
 def _batches(recipe: Recipe) -> BatchSettings:
     f = recipe.federation
     return BatchSettings(f.batch_size, f.micro_batch, f.clip_norm, _seed(recipe, Purpose.BATCHES))
+
+
+def _can_fuse(recipe: Recipe, method: Method[Any, Any]) -> bool:
+    """Whether the gradients of a round's clients may be computed as one."""
+    f = recipe.federation
+    return f.fused and method.linear and f.weights == "examples" and f.clip_norm is None
 
 
 def _evaluation(recipe: Recipe, task: Task, splits: Any) -> dict[str, list[Example]]:

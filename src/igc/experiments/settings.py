@@ -158,6 +158,8 @@ class FederationSettings(Section):
         client_dropout: probability that a client that was asked never answers.
         clip_norm: the largest L2 norm of a client's gradient; larger ones are scaled down to it; None: no clipping.
         weights: ``examples``: a client counts by its examples; ``uniform``: each counts the same.
+        fused: compute the gradients of a round's clients together wherever that gives the same mean (to rounding): a
+            method that is linear in the gradient, weights by examples, no clipping. Messages and bytes stay the same.
         non_finite: on a loss or upload that is NaN or infinite, ``stop`` the run or ``skip`` that client.
     """
 
@@ -169,6 +171,7 @@ class FederationSettings(Section):
     client_dropout: BelowOne = 0.0
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     weights: Literal["examples", "uniform"] = "examples"
+    fused: bool = True
     non_finite: Literal["skip", "stop"] = "stop"
 
 

@@ -1,6 +1,7 @@
 """The federated loop: one server round over any engine."""
 
 from igc.federation.engine import Engine, Reply, Request
+from igc.federation.fused import Fused
 from igc.federation.in_process import InProcess
 from igc.federation.ledger import Account, Ledger
 from igc.federation.sampling import Dropout, Sampler
@@ -12,6 +13,7 @@ __all__ = [
     "BatchSettings",
     "Dropout",
     "Engine",
+    "Fused",
     "InProcess",
     "Ledger",
     "NonFiniteError",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from igc.federation.engine import DROPPED, MISSED, Reply, Request
 from igc.federation.sampling import Dropout
 from igc.federation.worker import NonFiniteError, Workplace
 from igc.messages import Agreement
-from igc.methods import Method, MissedError
+from igc.methods import Method, MissedError, Worker
 from igc.records import from_tree, to_tree
 
 
@@ -51,20 +51,24 @@ class InProcess:
             NonFiniteError: a client's loss is not finite and the policy is "stop".
         """
         for request in requests:
-            yield self._answer(round, request)
+            if self.drops(round, request.position):
+                yield Reply(request.client, request.position, None, DROPPED)
+            else:
+                yield self.answer(request, partial(self._workplace.worker, request.client))
 
-    def _answer(self, round: int, request: Request) -> Reply:
+    def drops(self, round: int, position: int) -> bool:
+        """Whether the client at this place of a round never answers."""
+        return self._dropout.drops(round, position)
+
+    def answer(self, request: Request, worker_for: Callable[[int], Worker]) -> Reply:
+        """A client's reply, computed by a worker; what it remembers changes with it.
+
+        Raises:
+            NonFiniteError: the loss is not finite and the policy is "stop".
+        """
         client, position = request.client, request.position
-        if self._dropout.drops(round, position):
-            return Reply(client, position, None, DROPPED)
         try:
-            memory, payload = respond(
-                self._method,
-                self._agreement,
-                self.memories.get(client),
-                request.payload,
-                partial(self._workplace.worker, client),
-            )
+            memory, payload = self._respond(request, worker_for)
         except MissedError:
             return Reply(client, position, None, MISSED)
         except NonFiniteError as error:
@@ -73,6 +77,17 @@ class InProcess:
             return Reply(client, position, None, str(error))
         self.memories[client] = self._shared(memory)
         return Reply(client, position, payload)
+
+    def rehearse(self, request: Request, worker: Worker) -> None:
+        """Go through a client's answer with another worker, to see what it asks of it; nothing is remembered.
+
+        Raises:
+            MissedError: the client lacks an epoch.
+        """
+        self._respond(request, lambda _: worker)
+
+    def _respond(self, request: Request, worker_for: Callable[[int], Worker]) -> tuple[Any, bytes]:
+        return respond(self._method, self._agreement, self.memories.get(request.client), request.payload, worker_for)
 
     def _shared(self, memory: Any) -> Any:
         """The memory with tensors that other clients remember too, who got the same finals, held once."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from igc.errors import DataError, TrainingError
 from igc.methods import Sketch
-from igc.projection import Projection, Term, Theta, project_tensors
+from igc.projection import Projection, Term, Theta, project_as_born, project_tensors
 from igc.projection.philox import Stream, child_seed, permutation
 from igc.space import ParameterSpace
 from igc.tasks.base import Example, Task
@@ -90,12 +90,17 @@ class Workplace:
 
 @dataclass(frozen=True)
 class ClientWorker:
-    """One client's side of one round; see `igc.methods.Worker`."""
+    """One client's side of one round; see `igc.methods.Worker`.
+
+    Attributes:
+        micro: examples that go through the model at once; None: as `BatchSettings` says.
+    """
 
     place: Workplace
     client: str
     round: int
     batch: list[Any]
+    micro: int | None = None
 
     def move_(self, current: Sequence[Term], settled: Sequence[Term] = ()) -> None:
         """Move the model to theta_0 + the sum of these terms."""
@@ -107,23 +112,42 @@ class ClientWorker:
         Raises:
             NonFiniteError: the loss or the gradient is NaN or infinite.
         """
-        loss, weight, scale = self._backward()
-        gradients: list[Tensor | None] = [parameter.grad for parameter in self.place.parameters]
-        scale *= self._clip_factor(gradients, scale)
-        sizes = [entry.size for entry in self.place.space.entries]
-        vector = (project_tensors(projection, gradients, sizes) * scale).cpu()
         for parameter in self.place.parameters:
             parameter.grad = None
+        clip, micro = self.place.batches.clip_norm, self.place.batches.micro
+        if clip is not None and micro is not None and micro < len(self.batch):
+            vector, loss, weight = self._clipped_whole(projection, clip)
+        else:
+            vector, loss, weight = self._streamed(projection, clip)
         if not bool(torch.isfinite(vector).all()):
             raise self._not_finite(f"the gradient is not finite (loss {loss:.4g})")
         return Sketch(vector, weight, loss)
 
-    def _backward(self) -> tuple[float, int, float]:
-        """Leave gradients in the model: (mean loss, predictions, the factor that makes them the mean loss's gradient)."""
-        step = self.place.batches.micro or len(self.batch)
-        total, count = 0.0, 0
+    def _streamed(self, projection: Projection, clip: float | None) -> tuple[Tensor, float, int]:
+        """Project each gradient as backward finishes it: no more than one tensor's is ever held."""
+        squares: list[Tensor] = []
+        watch = None if clip is None else lambda gradient: squares.append(_square(gradient))
+        with project_as_born(projection, self.place.parameters, watch) as vector:
+            loss, weight, scale = self._backward()
+        if clip is not None:
+            scale *= self._clip_factor(torch.stack(squares).sum().sqrt(), scale, clip)
+        return (vector * scale).cpu(), loss, weight
+
+    def _clipped_whole(self, projection: Projection, clip: float) -> tuple[Tensor, float, int]:
+        """The norm of a sum of micro-batches is known only once all of it is there: hold it, then project."""
+        loss, weight, scale = self._backward()
+        gradients: list[Tensor | None] = [parameter.grad for parameter in self.place.parameters]
+        norm = torch.stack([_square(g) for g in gradients if g is not None]).sum().sqrt()
+        sizes = [entry.size for entry in self.place.space.entries]
+        vector = project_tensors(projection, gradients, sizes) * (scale * self._clip_factor(norm, scale, clip))
         for parameter in self.place.parameters:
             parameter.grad = None
+        return vector.cpu(), loss, weight
+
+    def _backward(self) -> tuple[float, int, float]:
+        """Run backward: (mean loss, predictions, the factor that makes the gradients those of the mean loss)."""
+        step = self.micro or self.place.batches.micro or len(self.batch)
+        total, count = 0.0, 0
         for begin in range(0, len(self.batch), step):
             loss, predictions = self.place.task.loss(self.place.model, self.batch[begin : begin + step])
             # The number of predictions is known at the end only; examples keep half-precision gradients in range.
@@ -137,14 +161,19 @@ class ClientWorker:
             raise DataError(f"client '{self.client}' has nothing to predict in its batch")
         return mean, count, len(self.batch) / count
 
+    def _clip_factor(self, norm: Tensor, scale: float, clip: float) -> float:
+        """What brings a gradient of ``scale`` times this norm down to the norm ``clip``, if it is above."""
+        length = float(norm) * scale
+        if not math.isfinite(length):  # also of finite numbers too large to be squared: clipping would leave nothing
+            raise self._not_finite(f"the gradient's norm is {length}")
+        return min(1.0, clip / max(length, torch.finfo(torch.float32).tiny))
+
     def _not_finite(self, what: str) -> NonFiniteError:
         return NonFiniteError(
             f"client '{self.client}', round {self.round + 1}: {what}; lower optimizer.learning_rate, or leave such uploads"
             " out with federation.non_finite=skip"
         )
 
-    def _clip_factor(self, gradients: Sequence[Tensor | None], scale: float) -> float:
-        if self.place.batches.clip_norm is None:
-            return 1.0
-        norm = float(nn.utils.get_total_norm([g for g in gradients if g is not None])) * scale
-        return min(1.0, self.place.batches.clip_norm / max(norm, torch.finfo(torch.float32).tiny))
+
+def _square(gradient: Tensor) -> Tensor:
+    return gradient.float().square().sum()  # in float32: half precision would lose, or overflow, the sum

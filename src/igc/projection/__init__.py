@@ -13,6 +13,7 @@ from igc.projection.dense_gaussian import DenseGaussian
 from igc.projection.fastfood import Fastfood
 from igc.projection.identity import Identity
 from igc.projection.partition import Partition
+from igc.projection.streaming import project_as_born
 from igc.projection.tensors import add_expanded_, project_tensors
 from igc.projection.theta import Term, Theta
 
@@ -55,6 +56,7 @@ __all__ = [
     "add_expanded_",
     "check_adjoint",
     "make_projection",
+    "project_as_born",
     "project_tensors",
     "projection_from_spec",
     "to_dense",

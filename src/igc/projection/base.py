@@ -71,9 +71,7 @@ class Projection(ABC):
         """`_project_` of contiguous pieces that lie end to end, at once; False: no kernel of this family takes them."""
         return False
 
-    def _kernel_add_expanded_(  # noqa: PLR6301
-        self, pieces: Sequence[Tensor], start: int, x: Tensor, alpha: float  # noqa: ARG002
-    ) -> bool:
+    def _kernel_add_expanded_(self, pieces: Sequence[Tensor], start: int, x: Tensor, alpha: float) -> bool:  # noqa: ARG002
         """``pieces += alpha A x`` at once; False: no kernel of this family takes them."""
         return False
 

@@ -52,7 +52,7 @@ class Theta:
             settled: terms that come first and seldom change; their sum is kept for the next call.
         """
         target = [Term(t.projection, t.sigma.to(self._device)) for t in (*settled, *current)]
-        if _same(target, self._at):
+        if same_terms(target, self._at):
             return
         self._at = []  # unknown while the tensors are being written
         moving = target[len(settled) :]
@@ -66,7 +66,7 @@ class Theta:
         self._at = target
 
     def _displacement(self, settled: list[Term], moving: list[Term]) -> Tensor:
-        if not _same(settled, self._settled) or (settled and self._settled_sum is None):
+        if not same_terms(settled, self._settled) or (settled and self._settled_sum is None):
             self._settled, self._settled_sum = settled, None
             self._settled_sum = displacement(settled, self._D, self._device) if settled else None
         start = None if self._settled_sum is None else self._settled_sum.clone()
@@ -89,5 +89,6 @@ def displacement(
     return total
 
 
-def _same(left: Sequence[Term], right: Sequence[Term]) -> bool:
+def same_terms(left: Sequence[Term], right: Sequence[Term]) -> bool:
+    """Whether two sums have the same summands in the same order, value for value."""
     return len(left) == len(right) and all(a.same_as(b) for a, b in zip(left, right, strict=True))

@@ -43,6 +43,14 @@ class Task(ABC):
         """
 
     @abstractmethod
+    def count(self, examples: Sequence[Example]) -> int:
+        """The number of predictions in a batch, as `loss` would give it."""
+
+    def length(self, example: Example) -> int:  # noqa: ARG002
+        """What an example costs, in any unit; batches of examples of like length waste little on padding."""
+        return 1
+
+    @abstractmethod
     def evaluate(self, model: nn.Module, examples: Sequence[Example]) -> dict[str, float]:
         """Metrics on prepared examples: at least ``"loss"`` (the mean) and ``self.metric_name``. Without gradients."""
 

@@ -90,7 +90,15 @@ class LanguageModelling(Task):
         loss = functional.cross_entropy(
             logits.flatten(0, 1).float(), targets.flatten(), ignore_index=_NO_TARGET, reduction="sum"
         )
-        return loss, sum(len(block) - 1 for block in examples)
+        return loss, self.count(examples)
+
+    def count(self, examples: Sequence[Block]) -> int:
+        """One prediction for each token but the first."""
+        return sum(len(block) - 1 for block in examples)
+
+    def length(self, example: Block) -> int:
+        """Tokens."""
+        return len(example)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, examples: Sequence[Block]) -> dict[str, float]:

@@ -94,6 +94,14 @@ class TextClassification(Task):
         logits, labels = self._logits(model, examples)
         return functional.cross_entropy(logits, labels, reduction="sum"), len(examples)
 
+    def count(self, examples: Sequence[LabelledTokens]) -> int:
+        """One prediction an example."""
+        return len(examples)
+
+    def length(self, example: LabelledTokens) -> int:
+        """Tokens."""
+        return len(example.tokens)
+
     @torch.no_grad()
     def evaluate(self, model: nn.Module, examples: Sequence[LabelledTokens]) -> dict[str, float]:
         """Mean cross-entropy and accuracy.

@@ -7,7 +7,7 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -66,7 +66,9 @@ def load(name: str | None = None) -> Native | None:
         return None
     if not library.igc_choose(wanted.encode() if wanted else None):
         if name is None:
-            raise RuntimeError(f"IGC_KERNEL={wanted}: no such kernel runs here; there are {', '.join(names())}, reference")
+            raise RuntimeError(
+                f"IGC_KERNEL={wanted}: no such kernel runs here; there are {', '.join(names())}, reference"
+            )
         return None
     return Native(library, library.igc_name().decode())
 
@@ -95,7 +97,7 @@ def _library() -> ctypes.CDLL | None:
     if library.igc_abi() != ABI:  # left over from another version of igc
         return None
     i64, pointer, integer = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int
-    shape = [i64, i64, ctypes.c_uint64, ctypes.POINTER(_Piece), i64, i64, pointer]
+    shape: list[Any] = [i64, i64, ctypes.c_uint64, ctypes.POINTER(_Piece), i64, i64, pointer]
     library.igc_name.restype = ctypes.c_char_p
     library.igc_choose.argtypes = [ctypes.c_char_p]
     library.igc_fwht.argtypes = [pointer, i64, i64, integer]
