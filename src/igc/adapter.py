@@ -1,11 +1,12 @@
 """Adapters: a few kilobytes that turn a base model into the trained one.
 
 A safetensors file: each sigma as a tensor, and metadata with the projections' specs, the patterns that choose the trained
-tensors, and the fingerprint of the parameter space. No matrix and no weight is in it.
+tensors, the fingerprint of the parameter space, and a checksum of all this. No matrix and no weight is in it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import Any, Final
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
-from igc.errors import AdapterError
+from igc.errors import AdapterError, ProjectionError, SpaceError
 from igc.files import write_atomically
 from igc.projection import Term, Theta, projection_from_spec
+from igc.records import tensor_digest
 from igc.space import ParameterSpace
 
 FORMAT: Final = "igc-adapter"
@@ -59,7 +61,9 @@ def save_adapter(
         "about": dict(about or {}),
     }
     tensors = {f"sigma.{i}": term.sigma.detach().cpu().contiguous() for i, term in enumerate(terms)}
-    write_atomically(Path(path), save(tensors, metadata={"igc": json.dumps(header, separators=(",", ":"))}))
+    text = json.dumps(header, separators=(",", ":"))
+    metadata = {"igc": text, "checksum": _checksum(text, list(tensors.values()))}
+    write_atomically(Path(path), save(tensors, metadata=metadata))
 
 
 def read_adapter(path: str | Path) -> tuple[dict[str, Any], list[Term]]:
@@ -70,18 +74,19 @@ def read_adapter(path: str | Path) -> tuple[dict[str, Any], list[Term]]:
     """
     try:
         with safe_open(str(path), framework="pt") as file:
-            header = json.loads((file.metadata() or {})["igc"])
-            if header.get("format") != FORMAT or header.get("version") != VERSION:
-                raise AdapterError(
-                    f"{path}: adapter format {header.get('version')}; this version of igc reads {VERSION}"
-                )
-            terms = [
-                Term(projection_from_spec(spec), file.get_tensor(f"sigma.{i}"))
-                for i, spec in enumerate(header["terms"])
-            ]
+            metadata = file.metadata() or {}
+            header = json.loads(metadata["igc"])
+            if header["format"] != FORMAT or header["version"] != VERSION:
+                raise AdapterError(f"{path}: adapter format {header['version']}; this version of igc reads {VERSION}")
+            sigmas = [file.get_tensor(f"sigma.{i}") for i in range(len(header["terms"]))]
+        if _checksum(metadata["igc"], sigmas) != metadata["checksum"]:
+            raise AdapterError(f"{path}: damaged (the checksum does not match); copy or export it again")
+        terms = [Term(projection_from_spec(spec), x) for spec, x in zip(header["terms"], sigmas, strict=True)]
+        if any(tuple(term.sigma.shape) != (term.projection.d,) for term in terms):
+            raise AdapterError(f"{path}: damaged (a sigma does not have the size of its projection)")
     except FileNotFoundError:
         raise AdapterError(f"{path}: there is no such file") from None
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, ProjectionError, OSError, KeyError, TypeError, ValueError) as error:
         raise AdapterError(f"{path}: not an adapter, or damaged ({error})") from None
     return header, terms
 
@@ -100,13 +105,25 @@ def load_adapter(model: nn.Module, path: str | Path) -> nn.Module:
         AdapterError: the file is damaged, or was made for other tensors than the model has.
     """
     header, terms = read_adapter(path)
-    space = ParameterSpace.of(model, header["include"], header["exclude"])
+    try:
+        space = ParameterSpace.of(model, header["include"], header["exclude"])
+    except SpaceError as error:
+        raise AdapterError(f"{path}: made for another model ({error})") from None
     if space.fingerprint.hex() != header["space"]:
         raise AdapterError(
             f"{path}: made for parameter space {header['space']}, this model has {space.fingerprint.hex()}"
             f" (D = {space.D:,}); load it on the base model that it was trained from, with nothing frozen"
         )
+    if any(term.projection.D != space.D for term in terms):
+        raise AdapterError(f"{path}: damaged (a projection does not have the {space.D:,} rows of the model)")
     # The same function as in training, so that the bits are the same.
     theta = Theta(space.parameters(model))
     theta.move_(terms)
     return model
+
+
+def _checksum(header: str, sigmas: Sequence[Tensor]) -> str:
+    digest = hashlib.blake2b(header.encode(), digest_size=16, person=b"igc-adapter")
+    for sigma in sigmas:
+        digest.update(tensor_digest(sigma).encode())
+    return digest.hexdigest()

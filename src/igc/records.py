@@ -34,12 +34,12 @@ def to_tree(value: Any, tensors: dict[str, Tensor]) -> Any:
         key = tensor_digest(value)
         tensors.setdefault(key, value.detach().contiguous().cpu())
         return {"tensor": key}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if type(value) in _TYPES.values():
         fields = {f.name: to_tree(getattr(value, f.name), tensors) for f in dataclasses.fields(value)}
         return {"record": f"{type(value).__module__}.{type(value).__qualname__}", "fields": fields}
     if isinstance(value, tuple):
         return [to_tree(item, tensors) for item in value]
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {"dict": {key: to_tree(item, tensors) for key, item in value.items()}}
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -64,6 +64,10 @@ def from_tree(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
         kind = _TYPES.get(tree["record"])
         if kind is None:
             raise CheckpointError(f"the checkpoint holds '{tree['record']}', which this version of igc does not know")
+        if tree["fields"].keys() != {field.name for field in dataclasses.fields(kind)}:
+            raise CheckpointError(
+                f"the checkpoint's '{tree['record']}' has other fields than this version of igc writes"
+            )
         return kind(**{name: from_tree(item, tensors) for name, item in tree["fields"].items()})
     return {key: from_tree(item, tensors) for key, item in tree["dict"].items()}
 

@@ -116,6 +116,8 @@ class Server:
         try:
             upload = decode(reply.payload, self._agreement, Kind.UPLOAD, turn.round)
             check_shapes(upload, self.method.upload_shapes())
+            if not upload["sketch"].is_floating_point() or upload["weight"].is_floating_point():
+                raise TensorError("'sketch' must be of real numbers, and 'weight' a whole one")
             group = self.method.group(upload, turn)
             weight = int(upload["weight"])
             if weight < 1:

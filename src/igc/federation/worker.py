@@ -114,14 +114,19 @@ class ClientWorker:
         """
         for parameter in self.place.parameters:
             parameter.grad = None
-        clip, micro = self.place.batches.clip_norm, self.place.batches.micro
-        if clip is not None and micro is not None and micro < len(self.batch):
+        clip = self.place.batches.clip_norm
+        if clip is not None and self._step < len(self.batch):
             vector, loss, weight = self._clipped_whole(projection, clip)
         else:
             vector, loss, weight = self._streamed(projection, clip)
         if not bool(torch.isfinite(vector).all()):
             raise self._not_finite(f"the gradient is not finite (loss {loss:.4g})")
         return Sketch(vector, weight, loss)
+
+    @property
+    def _step(self) -> int:
+        """Examples of one forward and backward pass."""
+        return self.micro or self.place.batches.micro or len(self.batch)
 
     def _streamed(self, projection: Projection, clip: float | None) -> tuple[Tensor, float, int]:
         """Project each gradient as backward finishes it: no more than one tensor's is ever held."""
@@ -146,7 +151,7 @@ class ClientWorker:
 
     def _backward(self) -> tuple[float, int, float]:
         """Run backward: (mean loss, predictions, the factor that makes the gradients those of the mean loss)."""
-        step = self.micro or self.place.batches.micro or len(self.batch)
+        step = self._step
         total, count = 0.0, 0
         for begin in range(0, len(self.batch), step):
             loss, predictions = self.place.task.loss(self.place.model, self.batch[begin : begin + step])
