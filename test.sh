@@ -48,4 +48,4 @@ step lint .venv/bin/ruff check .
 step types .venv/bin/mypy
 step imports .venv/bin/lint-imports --no-logo
 echo "== tests"
-.venv/bin/python -m pytest -n 2 "$@" # exit code 5, a failure, where no test was collected
+.venv/bin/python -m pytest -n 2 -m "not slow" "$@" # exit code 5, a failure, where no test was collected

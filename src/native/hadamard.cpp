@@ -26,6 +26,7 @@ namespace {
 constexpr int first_bits = lane_bits + IGC_REGISTER_BITS;  // bits that the first pass transforms
 constexpr int64_t first_points = int64_t(1) << first_bits;
 constexpr int pass_bits = IGC_REGISTER_BITS;  // bits of any later pass, at most
+constexpr int part_bits = 12;  // 16 KB: half of a small first-level cache
 // Below this, a block shares its counter of signs with its neighbours, and takes the plain path.
 constexpr int64_t smallest = first_points < 128 ? 128 : first_points;
 // Rows below which threads cost more than they bring.
@@ -100,11 +101,21 @@ void last_pass(const float* x, int64_t n, const uint32_t* words, Use use) {
     }
 }
 
-// Every pass between the first and the last; returns how many bits are left for the last.
-int middle_passes(float* x, int64_t n) {
-    int done = first_bits, left = log2_of(n) - first_bits;
-    for (; left > pass_bits; left -= pass_bits, done += pass_bits) middle_pass<pass_bits>(x, n, int64_t(1) << done);
-    return left;
+// Every pass but the last, from src to dst; returns how many bits are left for the last.
+//
+// Passes go through cache-sized parts together, as far as they stay within one.
+template <bool signs>
+int lower_passes(const float* src, float* dst, int64_t n, const uint32_t* words) {
+    const int bits = log2_of(n);
+    int done = first_bits;
+    while (bits - done > pass_bits && done + pass_bits <= part_bits) done += pass_bits;
+    const int64_t part = std::min(n, int64_t(1) << done);
+    for (int64_t at = 0; at < n; at += part) {
+        first_pass<signs>(src + at, dst + at, part, signs ? words + at / 32 : nullptr);
+        for (int d = first_bits; d < done; d += pass_bits) middle_pass<pass_bits>(dst + at, part, int64_t(1) << d);
+    }
+    for (; bits - done > pass_bits; done += pass_bits) middle_pass<pass_bits>(dst, n, int64_t(1) << done);
+    return bits - done;
 }
 
 template <class Use>
@@ -236,8 +247,8 @@ void flip_plainly(float* x, int64_t n, const uint32_t* words, int shift) {
     }
 }
 
-// sums (n) += C_b H R_b g_b
-void project_block(const Plan& plan, const Pieces& g, int64_t b, Scratch& scratch, float* sums) {
+// sums (n) += C_b H R_b g_b. Meanwhile, the block that comes next, `step` blocks on, is fetched from memory.
+void project_block(const Plan& plan, const Pieces& g, int64_t b, int64_t step, Scratch& scratch, float* sums) {
     const int64_t n = plan.layout.n, low = b * n;
     float* x = scratch.points.get();
     const float* source = n >= smallest ? g.whole(low, low + n) : nullptr;
@@ -258,8 +269,14 @@ void project_block(const Plan& plan, const Pieces& g, int64_t b, Scratch& scratc
         for (int64_t i = 0; i < n; ++i) sums[i] += x[i];
         return;
     }
-    first_pass<true>(source, x, n, rows);
-    int bits = middle_passes(x, n);
+    int bits = lower_passes<true>(source, x, n, rows);
+    if (const float* ahead = g.whole(low + step * n, low + step * n + n)) {
+        last_pass_of(bits, x, n, columns, [sums, ahead](int64_t i, vf v) {
+            __builtin_prefetch(ahead + i, 0, 2);
+            store(sums + i, load(sums + i) + v);
+        });
+        return;
+    }
     last_pass_of(bits, x, n, columns, [sums](int64_t i, vf v) { store(sums + i, load(sums + i) + v); });
 }
 
@@ -284,12 +301,15 @@ void expand_block(const Plan& plan, const Pieces& y, int64_t b, const float* x, 
         flip_plainly(points, n, rows, shift);
         for (int64_t i = 0; i < n; ++i) points[i] *= factor;
     } else {
-        first_pass<true>(source, points, n, columns);
-        int bits = middle_passes(points, n);
+        int bits = lower_passes<true>(source, points, n, columns);
         vf factors = vf{} + factor;
         if (float* to = y.whole(low, low + n)) {
-            last_pass_of(bits, points, n, rows,
-                         [to, factors](int64_t i, vf v) { store(to + i, load(to + i) + factors * v); });
+            const float* ahead = y.whole(low + n, low + 2 * n);
+            ahead = ahead ? ahead : to;
+            last_pass_of(bits, points, n, rows, [to, ahead, factors](int64_t i, vf v) {
+                __builtin_prefetch(ahead + i, 1, 2);
+                store(to + i, load(to + i) + factors * v);
+            });
             return;
         }
         last_pass_of(bits, points, n, rows, [points, factors](int64_t i, vf v) { store(points + i, factors * v); });
@@ -331,7 +351,7 @@ void project(const Layout& layout, const Piece* pieces, int64_t count, int64_t s
         int64_t offset = ((q - first) % S + S) % S;
         int64_t blocks = first + offset < last ? (last - first - offset + S - 1) / S : 0;
         for (int64_t i = blocks * part / parts; i < blocks * (part + 1) / parts; ++i)
-            project_block(plan, g, first + offset + i * S, scratch, into);
+            project_block(plan, g, first + offset + i * S, S, scratch, into);
     };
     auto fold = [&](int64_t q, auto value) {
         Segment segment = plan.segment(q);
@@ -378,13 +398,13 @@ void fwht(float* x, int64_t n, int64_t rows, int threads) {
         return [&](int64_t row) {
             float* points = x + row * n;
             if (n < smallest) return plain_transform(points, n);
-            first_pass<false>(points, points, n, nullptr);
-            int done = first_bits, left = log2_of(n) - first_bits;
-            for (; left >= pass_bits; left -= pass_bits, done += pass_bits)
-                middle_pass<pass_bits>(points, n, int64_t(1) << done);
-            if (left == 3) middle_pass<3>(points, n, int64_t(1) << done);
-            if (left == 2) middle_pass<2>(points, n, int64_t(1) << done);
-            if (left == 1) middle_pass<1>(points, n, int64_t(1) << done);
+            switch (lower_passes<false>(points, points, n, nullptr)) {
+                case 1: return middle_pass<1>(points, n, n >> 1);
+                case 2: return middle_pass<2>(points, n, n >> 2);
+                case 3: return middle_pass<3>(points, n, n >> 3);
+                case pass_bits == 3 ? 9 : 4: return middle_pass<pass_bits>(points, n, n >> pass_bits);
+                default: return;
+            }
         };
     });
 }

@@ -9,7 +9,7 @@ enum Stream : uint32_t { row_signs = 0, column_signs = 1 };
 
 // Sign words of the counters first .. first + count of a stream; four words a counter.
 inline void sign_words(uint64_t seed, uint32_t stream, uint64_t first, int64_t count, uint32_t* out) {
-    constexpr int group = 16;  // counters at once, for the compiler to vectorise
+    constexpr int group = 8;  // counters at once, for the compiler to vectorise
     for (int64_t base = 0; base < count; base += group) {
         uint32_t c0[group], c1[group], c2[group], c3[group];
         for (int i = 0; i < group; ++i) {
