@@ -124,7 +124,7 @@ def test_recipes_show_and_doctor_print(run_igc: Command) -> None:
     shown = run_igc("show", "movie-reviews", "--set", "method.dim=123")
     assert "dim = 123" in shown.out
     report = run_igc("doctor").out
-    for word in ("python", "torch", "projection", "cache", "pip"):
+    for word in ("python", "torch", "kernel", "cache", "pip"):
         assert word in report
 
 

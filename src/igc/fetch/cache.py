@@ -66,6 +66,11 @@ def fetch(package: Package, display: Display = on_stderr) -> Path:
     )
 
 
+def is_cached(package: Package) -> bool:
+    """Whether `fetch` would find the package here, without a network."""
+    return _is_complete(cache_folder() / "packages" / f"{package.name}-{package.version}", package)
+
+
 def kept(
     group: str,
     label: str,
