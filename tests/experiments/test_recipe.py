@@ -99,9 +99,10 @@ def test_a_shipped_recipe_is_valid_and_starts_with_its_command(name: str) -> Non
 def test_shipped_recipes_are_listed_with_title_and_command() -> None:
     assert {"movie-reviews", "shakespeare", "bert-sst2", "gpt2-personachat"} <= set(NAMES)
     assert sorted(NAMES) == NAMES
-    for name, title, command in shipped():
-        assert command == f"igc train {name}"
-        assert title == load(name).title
+    for recipe in shipped():
+        assert recipe.command == f"igc train {recipe.name}"
+        assert recipe.title == load(recipe.name).title
+        assert recipe.about.endswith(".")  # whole sentences, whole
 
 
 @given(valid())
