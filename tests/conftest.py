@@ -7,6 +7,10 @@ import os
 import torch
 from hypothesis import settings
 
+# Read by Triton as it is imported: without a GPU its kernels run, slowly, in its interpreter.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # Each xdist worker is a process of its own: threads on top of them only wait for one another.
 torch.set_num_threads(1)
 

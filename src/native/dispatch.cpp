@@ -38,8 +38,6 @@ const Kernel* by_name(const char* name) {
     return found;
 }
 
-const Kernel* chosen = by_name(nullptr);
-
 template <class Call>
 int guarded(Call call) {
     try {
@@ -54,28 +52,24 @@ int guarded(Call call) {
 }  // namespace igc
 
 // Bumped when a signature changes, so that a stale library is refused and not called.
-IGC_EXPORT int igc_abi() { return 1; }
+IGC_EXPORT int igc_abi() { return 2; }
 
-// The instruction set in use.
-IGC_EXPORT const char* igc_name() { return igc::chosen->name; }
+// The build for an instruction set, by name; null: the best. Null is returned where this machine cannot run it.
+IGC_EXPORT const igc::Kernel* igc_find(const char* name) { return igc::by_name(name); }
 
-// Use another build; false where this machine cannot run it. Null: the best there is.
-IGC_EXPORT int igc_choose(const char* name) {
-    const igc::Kernel* found = igc::by_name(name);
-    if (found) igc::chosen = found;
-    return found != nullptr;
+IGC_EXPORT const char* igc_name(const igc::Kernel* kernel) { return kernel->name; }
+
+IGC_EXPORT int igc_fwht(const igc::Kernel* kernel, float* x, int64_t n, int64_t rows, int threads) {
+    return igc::guarded([&] { kernel->fwht(x, n, rows, threads); });
 }
 
-IGC_EXPORT int igc_fwht(float* x, int64_t n, int64_t rows, int threads) {
-    return igc::guarded([&] { igc::chosen->fwht(x, n, rows, threads); });
+IGC_EXPORT int igc_project(const igc::Kernel* kernel, int64_t d, int64_t n, uint64_t seed, const igc::Piece* pieces,
+                           int64_t count, int64_t start, float* out, int threads) {
+    return igc::guarded([&] { kernel->project({d, n, seed}, pieces, count, start, out, threads); });
 }
 
-IGC_EXPORT int igc_project(int64_t d, int64_t n, uint64_t seed, const igc::Piece* pieces, int64_t count, int64_t start,
-                           float* out, int threads) {
-    return igc::guarded([&] { igc::chosen->project({d, n, seed}, pieces, count, start, out, threads); });
-}
-
-IGC_EXPORT int igc_add_expanded(int64_t d, int64_t n, uint64_t seed, const igc::Piece* pieces, int64_t count,
-                                int64_t start, const float* x, float alpha, int threads) {
-    return igc::guarded([&] { igc::chosen->add_expanded({d, n, seed}, pieces, count, start, x, alpha, threads); });
+IGC_EXPORT int igc_add_expanded(const igc::Kernel* kernel, int64_t d, int64_t n, uint64_t seed,
+                                const igc::Piece* pieces, int64_t count, int64_t start, const float* x, float alpha,
+                                int threads) {
+    return igc::guarded([&] { kernel->add_expanded({d, n, seed}, pieces, count, start, x, alpha, threads); });
 }

@@ -120,7 +120,7 @@ def test_the_transform_is_the_reference(build: str, log_n: int) -> None:
     n = 2**log_n
     x = vector(2 * n, log_n).view(2, n)
     with kernels.using(build):
-        kernel = kernels.kernel_for([x])
+        kernel = kernels.kernel_for([x], n)
         assert isinstance(kernel, native.Native)
         close(kernel.fwht_(x.clone()), reference.fwht(x.clone()), x * n**0.5)
 
@@ -171,10 +171,10 @@ def test_nothing_beside_the_pieces_is_read_or_written(build: str) -> None:
 
 
 def test_what_the_kernel_cannot_take_goes_to_the_reference() -> None:
-    assert kernels.kernel_for([torch.zeros(4, 6).t()]) is None
-    assert kernels.kernel_for([torch.zeros(3, dtype=torch.float64)]) is None
-    assert kernels.kernel_for([torch.zeros(3, device="meta")]) is None
-    assert kernels.kernel_for([torch.zeros(3)]) is not None
+    assert kernels.kernel_for([torch.zeros(4, 6).t()], 8) is None
+    assert kernels.kernel_for([torch.zeros(3, dtype=torch.float64)], 8) is None
+    assert kernels.kernel_for([torch.zeros(3, device="meta")], 8) is None
+    assert kernels.kernel_for([torch.zeros(3)], 8) is not None
 
 
 def test_an_unknown_kernel_is_refused_with_the_known_ones() -> None:

@@ -61,7 +61,7 @@ class BlockedHadamard(Projection):
 
     @override
     def _kernel_project_(self, pieces: Sequence[Tensor], start: int, out: Tensor) -> bool:
-        kernel = kernel_for([*pieces, out])
+        kernel = kernel_for([*pieces, out], self.block)
         if kernel is not None:
             kernel.project_(self.d, self.block, self.seed, pieces, start, out)
         return kernel is not None
@@ -69,7 +69,7 @@ class BlockedHadamard(Projection):
     @override
     def _kernel_add_expanded_(self, pieces: Sequence[Tensor], start: int, x: Tensor, alpha: float) -> bool:
         x = x.detach().contiguous()
-        kernel = kernel_for([*pieces, x])
+        kernel = kernel_for([*pieces, x], self.block)
         if kernel is not None:
             kernel.add_expanded_(self.d, self.block, self.seed, pieces, start, x, alpha)
         return kernel is not None

@@ -1,16 +1,20 @@
 """What computes the Hadamard families: one contract, chosen at run time.
 
 `reference` is the transform in plain PyTorch, on any device; the families are written on it. A `Kernel` does the same work
-on a whole model at once, faster: `native` on the CPU. Kernels are held to the reference by tests/projection/test_kernels.py
-and no caller knows which one it got.
+on a whole model at once, faster: `native` on the CPU, `triton_gpu` on a GPU. The tests hold kernels to the reference, and no
+caller knows which one it got. The environment variable ``IGC_KERNEL`` names one to use throughout.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from functools import cache
+from typing import Final, Protocol
 
+import torch
 from torch import Tensor
 
 from igc.projection.kernels import native
@@ -28,8 +32,8 @@ class Kernel(Protocol):
 
     name: str
 
-    def takes(self, pieces: Sequence[Tensor]) -> bool:
-        """Whether this kernel can work on these tensors."""
+    def takes(self, pieces: Sequence[Tensor], n: int) -> bool:
+        """Whether this kernel can work on these tensors, in blocks of n."""
 
     def project_(self, d: int, n: int, seed: int, pieces: Sequence[Tensor], start: int, out: Tensor) -> None:
         """``out += A[rows].T @ g``; out (d,) float32."""
@@ -40,35 +44,56 @@ class Kernel(Protocol):
         """``y += alpha * A[rows] @ x``; x (d,) float32, contiguous."""
 
 
-_chosen: Kernel | None = native.load()
+_REFERENCE: Final = "reference"
+_TRITON: Final = "triton"
 
 
-def kernel_for(pieces: Sequence[Tensor]) -> Kernel | None:
-    """The kernel for these tensors; None: the reference."""
-    return _chosen if _chosen is not None and _chosen.takes(pieces) else None
+def kernel_for(pieces: Sequence[Tensor], n: int) -> Kernel | None:
+    """The kernel for these tensors, in blocks of n; None: the reference."""
+    if not pieces or _chosen == _REFERENCE:
+        return None
+    on_gpu = _chosen == _TRITON or (_chosen is None and pieces[0].is_cuda)
+    kernel = _triton() if on_gpu else native.load(_chosen)
+    return kernel if kernel is not None and kernel.takes(pieces, n) else None
 
 
 def names() -> list[str]:
-    """What `choose` takes on this machine, the fastest first."""
-    return [*native.names(), "reference"]
+    """What `choose` takes on this machine: builds of the native kernel, the fastest first, then the others."""
+    return [*native.names(), *([_TRITON] if _triton() else []), _REFERENCE]
 
 
-def choose(name: str) -> None:
-    """Compute with another kernel from now on.
+def choose(name: str | None) -> None:
+    """Compute with another kernel from now on; None: with the fastest that takes the tensors at hand.
 
     Raises:
         ValueError: this machine has no kernel of that name.
     """
     global _chosen  # noqa: PLW0603 - the one switch of the process, for tests and benchmarks
-    if name not in names():
+    if name is not None and name not in names():
         raise ValueError(f"no kernel '{name}' here; there are {', '.join(names())}")
-    _chosen = None if name == "reference" else native.load(name)
+    _chosen = name
+
+
+@cache
+def _triton() -> Kernel | None:
+    # Comes with PyTorch's CUDA builds; slow to import, and of no use elsewhere but in its interpreter.
+    wanted = torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
+    if not wanted or importlib.util.find_spec("triton") is None:
+        return None
+    from igc.projection.kernels import triton_gpu  # noqa: PLC0415
+
+    return triton_gpu.load()
+
+
+_chosen: str | None = None
+if _wanted := os.environ.get("IGC_KERNEL"):
+    choose(_wanted)
 
 
 @contextmanager
-def using(name: str) -> Iterator[None]:
+def using(name: str | None) -> Iterator[None]:
     """Compute with another kernel inside a ``with`` block."""
-    before = "reference" if _chosen is None else _chosen.name
+    before = _chosen
     choose(name)
     try:
         yield

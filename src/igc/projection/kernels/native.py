@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import os
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
@@ -12,7 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-ABI: Final = 1
+ABI: Final = 2
 _BUILDS: Final = ("avx512", "avx2", "portable")
 _DTYPES: Final = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
@@ -22,20 +21,21 @@ class _Piece(ctypes.Structure):
 
 
 class Native:
-    """The library, with one of its builds in use."""
+    """One build of the library."""
 
-    def __init__(self, library: ctypes.CDLL, name: str) -> None:
+    def __init__(self, library: ctypes.CDLL, build: int) -> None:
         self._library = library
-        self.name = name
+        self._build = build
+        self.name: str = library.igc_name(build).decode()
 
-    def takes(self, pieces: Sequence[Tensor]) -> bool:
+    def takes(self, pieces: Sequence[Tensor], n: int) -> bool:  # noqa: ARG002
         """Contiguous CPU tensors of the three dtypes."""
         return all(p.device.type == "cpu" and p.dtype in _DTYPES and p.is_contiguous() for p in pieces)
 
     def project_(self, d: int, n: int, seed: int, pieces: Sequence[Tensor], start: int, out: Tensor) -> None:
         """See `Kernel.project_`."""
         done = self._library.igc_project(
-            d, n, seed, _array(pieces), len(pieces), start, out.data_ptr(), torch.get_num_threads()
+            self._build, d, n, seed, _array(pieces), len(pieces), start, out.data_ptr(), torch.get_num_threads()
         )
         _check(done)
 
@@ -44,44 +44,28 @@ class Native:
     ) -> None:
         """See `Kernel.add_expanded_`."""
         done = self._library.igc_add_expanded(
-            d, n, seed, _array(pieces), len(pieces), start, x.data_ptr(), alpha, torch.get_num_threads()
+            self._build, d, n, seed, _array(pieces), len(pieces), start, x.data_ptr(), alpha, torch.get_num_threads()
         )
         _check(done)
 
     def fwht_(self, x: Tensor) -> Tensor:
         """Unnormalised Walsh-Hadamard transform of the last axis, in place; x contiguous float32, on the CPU."""
         n = x.shape[-1]
-        _check(self._library.igc_fwht(x.data_ptr(), n, x.numel() // n, torch.get_num_threads()))
+        _check(self._library.igc_fwht(self._build, x.data_ptr(), n, x.numel() // n, torch.get_num_threads()))
         return x
 
 
+@cache
 def load(name: str | None = None) -> Native | None:
-    """The library with its fastest build that runs here, or a named one; None where it was not built.
-
-    The environment variable ``IGC_KERNEL`` names the build to prefer; "reference" does without.
-    """
-    wanted = name or os.environ.get("IGC_KERNEL")
+    """The fastest build that runs here, or a named one; None where there is none."""
     library = _library()
-    if library is None or wanted == "reference":
-        return None
-    if not library.igc_choose(wanted.encode() if wanted else None):
-        if name is None:
-            raise RuntimeError(
-                f"IGC_KERNEL={wanted}: no such kernel runs here; there are {', '.join(names())}, reference"
-            )
-        return None
-    return Native(library, library.igc_name().decode())
+    build = library.igc_find(name.encode() if name else None) if library is not None else None
+    return Native(library, build) if library is not None and build else None
 
 
 def names() -> list[str]:
     """The builds that run on this machine, the fastest first."""
-    library = _library()
-    if library is None:
-        return []
-    current = library.igc_name()
-    found = [name for name in _BUILDS if library.igc_choose(name.encode())]
-    library.igc_choose(current)
-    return found
+    return [name for name in _BUILDS if load(name) is not None]
 
 
 @cache
@@ -97,10 +81,10 @@ def _library() -> ctypes.CDLL | None:
     if library.igc_abi() != ABI:  # left over from another version of igc
         return None
     i64, pointer, integer = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int
-    shape: list[Any] = [i64, i64, ctypes.c_uint64, ctypes.POINTER(_Piece), i64, i64, pointer]
-    library.igc_name.restype = ctypes.c_char_p
-    library.igc_choose.argtypes = [ctypes.c_char_p]
-    library.igc_fwht.argtypes = [pointer, i64, i64, integer]
+    shape: list[Any] = [pointer, i64, i64, ctypes.c_uint64, ctypes.POINTER(_Piece), i64, i64, pointer]
+    library.igc_find.argtypes, library.igc_find.restype = [ctypes.c_char_p], pointer
+    library.igc_name.argtypes, library.igc_name.restype = [pointer], ctypes.c_char_p
+    library.igc_fwht.argtypes = [pointer, pointer, i64, i64, integer]
     library.igc_project.argtypes = [*shape, integer]
     library.igc_add_expanded.argtypes = [*shape, ctypes.c_float, integer]
     return library
