@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from igc.errors import ProjectionError
 from igc.projection import BlockedHadamard, Projection, add_expanded_, kernels, project_tensors
 from igc.projection.kernels import native, reference
 from support.strategies import projections, vector
@@ -178,5 +179,5 @@ def test_what_the_kernel_cannot_take_goes_to_the_reference() -> None:
 
 
 def test_an_unknown_kernel_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"no kernel 'sse9' here; there are .*reference"):
+    with pytest.raises(ProjectionError, match=r"no kernel 'sse9' here; there are .*reference"):
         kernels.choose("sse9")

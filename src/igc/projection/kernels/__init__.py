@@ -1,8 +1,8 @@
 """What computes the Hadamard families: one contract, chosen at run time.
 
 `reference` is the transform in plain PyTorch, on any device; the families are written on it. A `Kernel` does the same work
-on a whole model at once, faster: `native` on the CPU, `triton_gpu` on a GPU. The tests hold kernels to the reference, and no
-caller knows which one it got. The environment variable ``IGC_KERNEL`` names one to use throughout.
+on a whole model at once, faster: `native` on the CPU, `triton_gpu` on a GPU. The tests hold kernels to the reference, and
+no caller knows which one it got. The environment variable ``IGC_KERNEL`` names one to use throughout.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor
 
-from igc.projection.kernels import native
-from igc.projection.kernels.reference import fwht
+from igc.errors import ProjectionError
+from igc.projection.kernels import native, reference
 
 __all__ = ["Kernel", "choose", "fwht", "kernel_for", "names", "using"]
 
@@ -57,6 +57,12 @@ def kernel_for(pieces: Sequence[Tensor], n: int) -> Kernel | None:
     return kernel if kernel is not None and kernel.takes(pieces, n) else None
 
 
+def fwht(x: Tensor) -> Tensor:
+    """Unnormalised Walsh-Hadamard transform of the last axis (..., n), float32; may overwrite ``x``."""
+    kernel = kernel_for([x], x.shape[-1])
+    return kernel.fwht_(x) if isinstance(kernel, native.Native) and x.dtype == torch.float32 else reference.fwht(x)
+
+
 def names() -> list[str]:
     """What `choose` takes on this machine: builds of the native kernel, the fastest first, then the others."""
     return [*native.names(), *([_TRITON] if _triton() else []), _REFERENCE]
@@ -66,11 +72,11 @@ def choose(name: str | None) -> None:
     """Compute with another kernel from now on; None: with the fastest that takes the tensors at hand.
 
     Raises:
-        ValueError: this machine has no kernel of that name.
+        ProjectionError: this machine has no kernel of that name.
     """
     global _chosen  # noqa: PLW0603 - the one switch of the process, for tests and benchmarks
     if name is not None and name not in names():
-        raise ValueError(f"no kernel '{name}' here; there are {', '.join(names())}")
+        raise ProjectionError(f"no kernel '{name}' here; there are {', '.join(names())}")
     _chosen = name
 
 
