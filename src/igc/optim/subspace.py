@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from igc.projection import Projection, Term, Theta, project_tensors
+from igc.projection import InPlaceTheta, Projection, Term, Theta, project_tensors
 from igc.space import ParameterSpace
 
 
@@ -25,14 +25,16 @@ class SubspaceOptimizer:
             optimizer.step()
             optimizer.zero_grad()
 
-    Learning-rate schedulers attach to ``optimizer.inner``. Memory beside the model: theta_0, and what the inner optimizer
-    keeps for d numbers.
+    Learning-rate schedulers attach to ``optimizer.inner``. Memory beside the model: theta_0 (not with ``in_place``), and
+    what the inner optimizer keeps for d numbers.
 
     Args:
         model: the model to train, on the device where it stays.
         projection: A, of shape (D, d), where D is the size of the space.
         make_inner: takes ``[sigma]`` and returns a ``torch.optim`` optimizer.
         space: which tensors to train; all trainable ones by default.
+        in_place: keep no copy of theta_0; the model then drifts from theta_0 + A sigma by rounding (see `InPlaceTheta`),
+            and `load_state_dict` takes a model that is at theta_0 and an optimizer that has not stepped.
 
     Raises:
         SpaceError: the model does not fit the space.
@@ -45,11 +47,13 @@ class SubspaceOptimizer:
         projection: Projection,
         make_inner: Callable[[list[Tensor]], torch.optim.Optimizer],
         space: ParameterSpace | None = None,
+        *,
+        in_place: bool = False,
     ) -> None:
         self.space = space or ParameterSpace.of(model)
         self.projection = projection
         self._parameters = self.space.parameters(model)
-        self._theta = Theta(self._parameters)
+        self._theta: Theta | InPlaceTheta = InPlaceTheta(self._parameters) if in_place else Theta(self._parameters)
         device = self._parameters[0].device
         self.sigma = nn.Parameter(torch.zeros(projection.d, device=device))
         self._theta.move_([self._term()])  # a projection of the wrong size is refused here, not at the first step

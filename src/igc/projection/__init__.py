@@ -12,6 +12,7 @@ from igc.projection.blocked_hadamard import BlockedHadamard
 from igc.projection.dense_gaussian import DenseGaussian
 from igc.projection.fastfood import Fastfood
 from igc.projection.identity import Identity
+from igc.projection.in_place import InPlaceTheta
 from igc.projection.partition import Partition
 from igc.projection.streaming import project_as_born
 from igc.projection.tensors import add_expanded_, project_tensors
@@ -49,6 +50,7 @@ __all__ = [
     "DenseGaussian",
     "Fastfood",
     "Identity",
+    "InPlaceTheta",
     "Partition",
     "Projection",
     "Term",
