@@ -65,13 +65,12 @@ def draw(folder: Path) -> None:
         ]
         x = [r["total_up"] + r["total_down"] for r in evaluated]
         y = [r["metric"] for r in evaluated]
-        axes.plot(x, y, color=colour, marker="o", markersize=4, linewidth=2)
-        axes.annotate(label, (x[-1], y[-1]), xytext=(0, 9), textcoords="offset points", ha="center", color=colour)
+        axes.plot(x, y, color=colour, marker="o", markersize=4, linewidth=2, label=f"{label}: {y[-1]:.3f}")
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: format_bytes(value))
+    axes.xaxis.set_major_formatter(lambda value, _: format_bytes(value).replace(".00", "").replace(".0", ""))
     axes.set_xlabel("bytes sent so far, up and down, all clients")
     axes.set_ylabel("test accuracy")
-    axes.margins(x=0.12, y=0.12)
+    axes.legend(loc="lower center", frameon=False, title="after 100 rounds", alignment="left")
     axes.grid(axis="y", color="#e6e6e6")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title("Movie reviews, MiniLM (22.6M parameters, all trained), 100 rounds", loc="left", fontsize=11)
