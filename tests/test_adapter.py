@@ -128,6 +128,15 @@ def test_an_uncompressed_displacement_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_projection_onto_all_dimensions_is_no_such_thing(tmp_path: Path) -> None:
+    model, projection = nn.Linear(3, 2), BlockedHadamard(D=8, d=8, seed=1)
+    space = ParameterSpace.of(model)
+    save_adapter(tmp_path / "a.igc", [Term(projection, torch.ones(8))], space)
+    before = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+    moved = torch.cat([p.detach().reshape(-1) for p in load_adapter(model, tmp_path / "a.igc").parameters()])
+    torch.testing.assert_close(moved - before, projection.expand(torch.ones(8)))
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match=r"nowhere\.igc.*no such file"):
         load_adapter(toy(), tmp_path / "nowhere.igc")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from igc import load_adapter
 from igc.experiments.assemble import assemble
 from igc.experiments.recipe import load
+from igc.tasks.text_classification import TextClassification
 from support.command import Outcome, igc
 from support.tiny import write_recipe
 
@@ -184,6 +186,37 @@ def test_settings_that_do_not_fit_the_data_or_the_model(
     fault(run_igc("train", recipe, "--out", tmp_path / "run", *arguments), *words)
 
 
+def test_a_run_that_cannot_begin_leaves_nothing_in_the_way_of_the_next(
+    recipe: Path, tmp_path: Path, run_igc: Command
+) -> None:
+    mine = tmp_path / "of mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("keep")
+    for folder in (tmp_path / "a run", mine):
+        fault(run_igc("train", recipe, "--out", folder, "--dim", 10**6), "exceeds D")
+        assert run_igc("train", recipe, "--out", folder, "--rounds", "1").code == 0
+    assert (mine / "notes.txt").read_text() == "keep"
+
+
+def test_names_that_no_file_system_takes(recipe: Path, tmp_path: Path, run_igc: Command) -> None:
+    fault(run_igc("train", "x" * 300), "File name too long")
+    fault(run_igc("train", recipe, "--out", tmp_path / ("x" * 300)), "File name too long", "--out")
+    fault(run_igc("resume", tmp_path / ("x" * 300)), "File name too long")
+
+
+def test_an_export_that_cannot_be_written_is_one_line(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_igc: Command
+) -> None:
+    (tmp_path / "adapter.safetensors").mkdir()
+    fault(run_igc("export", finished, "--out", tmp_path, "--no-merged"), "adapter.safetensors", "--out")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(TextClassification, "save_merged", full)
+    fault(run_igc("export", finished, "--out", tmp_path, "--no-adapter"), "merged: No space left on device")
+
+
 def test_a_folder_that_holds_a_run_is_left_alone(recipe: Path, finished: Path, run_igc: Command) -> None:
     before = (finished / "summary.json").read_bytes()
     fault(run_igc("train", recipe, "--out", finished), "already holds a run", "igc resume")
@@ -208,6 +241,7 @@ def test_a_loss_that_is_not_finite_names_client_and_round_or_is_skipped(
     diverge = ["--set", "optimizer.name=sgd", "--set", "optimizer.learning_rate=1e30", "--rounds", "4"]
     stopped = run_igc("train", recipe, "--out", tmp_path / "stop", *diverge)
     fault(stopped, "client 'client-", "round 2", "the loss is nan", "non_finite")
+    assert "after round 1" in run_igc("eval", tmp_path / "stop").out, "the round that went well was not saved"
     skipped = run_igc("train", recipe, "--out", tmp_path / "skip", *diverge, "--set", "federation.non_finite=skip")
     assert skipped.code == 0, skipped.err
     assert "left out client 'client-" in skipped.err

@@ -87,6 +87,23 @@ def test_a_run_killed_again_and_again_ends_the_same_bit_for_bit(recipe: Path, st
     assert_equal_runs(folder, straight)
 
 
+def test_ctrl_c_saves_the_last_complete_round_and_the_run_goes_on_the_same(recipe: Path, straight: Path) -> None:
+    folder = recipe.parent / "interrupted"
+    process = start(["train", str(recipe), "--out", str(folder), "--set", "checkpoint.every=100"], recipe.parent)
+    metrics = folder / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.read_bytes().count(b"\n") >= 5):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors.decode()
+    assert "igc resume" in errors.decode()
+    saved = checkpoint.load_latest(folder / "checkpoints", pytest.fail)[0]
+    assert 4 <= saved <= lines(folder)[-1]["round"] <= saved + 1
+    finish(start(["resume", str(folder)], recipe.parent))
+    assert lines(folder) == lines(straight)
+    assert lines(folder, "ledger.jsonl") == lines(straight, "ledger.jsonl")
+
+
 def copy_until(straight: Path, target: Path, rounds: int) -> Path:
     """A run as it would be had it been killed after so many rounds, with all checkpoints up to then."""
     (target / "checkpoints").mkdir(parents=True)
@@ -158,6 +175,25 @@ def test_a_recipe_edited_after_the_fact_is_not_mixed_with_old_checkpoints(
     outcome = igc(["resume", str(folder)], capsys, monkeypatch)
     assert outcome.code == 2
     assert "made by another recipe" in outcome.err
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "ledger.jsonl"])
+def test_a_log_that_lost_rounds_is_named(
+    name: str, straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_until(straight, tmp_path / "run", 14)
+    (folder / name).unlink()
+    outcome = igc(["resume", str(folder)], capsys, monkeypatch)
+    assert outcome.code == 2
+    assert f"{name}" in outcome.err
+
+
+def test_a_run_killed_before_its_summary_is_summarised_on_resume(
+    straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_until(straight, tmp_path / "run", 14)
+    assert igc(["resume", str(folder)], capsys, monkeypatch).code == 0
+    assert_equal_runs(folder, straight)
 
 
 def test_resuming_a_finished_run_shows_its_summary_and_changes_nothing(

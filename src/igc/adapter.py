@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from igc.errors import AdapterError, ProjectionError, SpaceError
 from igc.files import write_atomically
-from igc.projection import Term, Theta, projection_from_spec
+from igc.projection import Identity, Term, Theta, projection_from_spec
 from igc.records import tensor_digest
 from igc.space import ParameterSpace
 
@@ -47,7 +47,7 @@ def save_adapter(
     Raises:
         AdapterError: there is nothing compressed to save (an uncompressed method's displacement is as large as the model).
     """
-    if any(term.projection.d == term.projection.D for term in terms):
+    if any(isinstance(term.projection, Identity) for term in terms):
         raise AdapterError(
             "an uncompressed method has no adapter, its update is as large as the model; export it merged"
         )

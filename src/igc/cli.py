@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from igc.errors import IgcError
+from igc.experiments.bench.commands import app as bench
 
 # Heavy imports (torch, transformers) wait in the commands that need them, so that --help and typing errors are instant.
 
@@ -162,6 +163,9 @@ def doctor() -> None:
     _out().print(table)
     if not well:
         raise typer.Exit(1)
+
+
+app.add_typer(bench)
 
 
 def main() -> None:

@@ -203,6 +203,7 @@ def test_a_labelled_file_in_each_format(ending: str, tmp_path: Path) -> None:
         ("d.csv", "text,label\nok,1\nonly\n", r"d.csv, line 3: expected 2 columns"),
         ("d.csv", "text,label\nok,\n", r"d.csv, line 2: column 'label' is missing or empty; the row has text"),
         ("d.csv", "text,label\nok,0\nok,5\n", r"d.csv, line 3: label 5; the file's 2 labels must be 0 to 1"),
+        ("d.csv", "text,label\nok,-1\nok,0\n", r"d.csv, line 2: label -1; the file's 2 labels must be 0 to 1"),
         ("d.csv", "text,label,client\na,0,x\nb,1,\n", r"d.csv, line 3: column 'client' is empty here"),
         ("d.jsonl", '{"text": "a", "label": 0}\n[1]\n', r"d.jsonl, line 2: expected an object"),
         ("d.jsonl", '{"text": "a", "label": 0}\n{"text"\n', r"d.jsonl, line 2: not valid JSON"),

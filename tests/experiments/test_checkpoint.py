@@ -161,12 +161,15 @@ def test_where_there_is_none_it_says_what_to_do(tmp_path: Path, folder: str) -> 
         checkpoint.load_latest(tmp_path / folder, refuse)
 
 
-def test_leftovers_are_ignored_and_deleted(tmp_path: Path) -> None:
+def test_leftovers_are_ignored_and_deleted_by_the_writer_alone(tmp_path: Path) -> None:
     save(tmp_path, 3)
     leftover = tmp_path / ".round-00000004.ckpt.123.tmp"
     leftover.write_bytes(b"half a checkpoint")
     assert checkpoint.load_latest(tmp_path, refuse)[0] == 3
+    assert leftover.exists(), "a run that is being trained is looked at: its trainer is writing this"
+    checkpoint.tidy(tmp_path)
     assert not leftover.exists()
+    assert checkpoint.load_latest(tmp_path, refuse)[0] == 3
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -209,6 +212,7 @@ def test_a_kill_at_any_moment_leaves_the_newest_whole(tmp_path: Path) -> None:
                 said += more
             os.close(reader)
             torn += any(folder.glob("*.tmp"))
+            checkpoint.tidy(folder)
             damaged = []
             round, tree, tensors = checkpoint.load_latest(folder, damaged.append)
             assert not damaged, damaged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -104,6 +105,22 @@ def test_headers_and_labels_cost_less_than_200_bytes_a_message(name: str) -> Non
         for _, _, payload in way:
             message = decode(payload, f.agreement, kind)
             assert len(payload) - 4 * sum(t.numel() for t in message.tensors.values()) < 200
+
+
+def test_a_displacement_is_held_once_and_no_longer_than_a_client_remembers_it() -> None:
+    f = Federation(METHODS["time-varying"], sampling="uniform", per_round=7, d=50)
+    f.run(30)
+    f.engine.inner.memories.clear()
+    f.server.state = f.method.forget(f.server.state, "c0")
+    for number in range(3):  # three displacements, one after the other
+        for client in f.clients:
+            f.server.state = f.method.forget(f.server.state, client)
+        f.run(2)
+        held = {id(m.base): m.base for m in f.engine.inner.memories.values() if m.base is not None}
+        assert len(held) == 1, number
+    gc.collect()
+    assert len(f.engine.inner._pool) <= len(held) + 1 + len(f.server.state.finals)
+    assert sum(t.numel() == f.space.D for t in f.engine.inner._pool.values()) == 1
 
 
 def test_a_wiped_client_is_sent_everything_again_and_training_goes_on() -> None:

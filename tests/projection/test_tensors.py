@@ -144,6 +144,18 @@ class TestTheta:
         theta.move_(now, settled=[whole])
         assert torch.equal(torch.cat(tensors), by_terms)
 
+    def test_a_sigma_changed_in_place_is_a_new_position(self) -> None:
+        theta, tensors, _ = self._theta()
+        projection = BlockedHadamard(D=sum(t.numel() for t in tensors), d=4, seed=1)
+        sigma = torch.ones(4)
+        theta.move_([Term(projection, sigma)])
+        sigma.mul_(2)
+        theta.move_([Term(projection, sigma)])
+        moved = torch.cat([t.reshape(-1).clone() for t in tensors])
+        theta.move_([])
+        theta.move_([Term(projection, torch.full((4,), 2.0))])
+        assert torch.equal(torch.cat([t.reshape(-1) for t in tensors]), moved)
+
     def test_no_terms_is_theta_0_bit_for_bit(self) -> None:
         theta, tensors, base = self._theta()
         theta.move_([Term(self._projection(1), vector(16, 1))])

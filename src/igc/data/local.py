@@ -40,7 +40,7 @@ def number_labels(rows: list[Row]) -> list[int]:
     """
     names = [row["label"].strip() for _, row in rows]
     distinct = set(names)
-    if not all(name.lstrip("-").isdecimal() for name in distinct):
+    if not all(name.removeprefix("-").isdecimal() for name in distinct):
         order = {name: number for number, name in enumerate(sorted(distinct))}
         return [order[name] for name in names]
     numbers = [int(name) for name in names]

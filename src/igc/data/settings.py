@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -53,6 +54,12 @@ class DataSettings(BaseModel):
         if source not in SOURCES:
             raise ValueError(f"no data source '{source}'{did_you_mean(source, SOURCES)}; known: {', '.join(SOURCES)}")
         return source
+
+    @field_validator("path")
+    @classmethod
+    def _at_home(cls, path: Path | None) -> Path | None:
+        # No shell does, in --set data.path=~/texts; unlike Path.expanduser, this leaves an unknown user's as it is.
+        return path and Path(os.path.expanduser(path))  # noqa: PTH111
 
     @property
     def partition_in_force(self) -> Partition:

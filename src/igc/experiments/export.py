@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from igc.adapter import save_adapter
 from igc.errors import RunError
@@ -30,7 +34,8 @@ def export_adapter(experiment: Experiment, folder: Path) -> Path:
         "rounds": e.server.round,
     }
     path = _made(folder) / ADAPTER
-    save_adapter(path, terms, e.space, recipe.space.include, recipe.space.exclude, about)
+    with _writing(path):
+        save_adapter(path, terms, e.space, recipe.space.include, recipe.space.exclude, about)
     return path
 
 
@@ -39,8 +44,18 @@ def export_merged(experiment: Experiment, folder: Path) -> Path:
     e = experiment
     e.workplace.theta.move_(*e.method.terms(e.server.state))
     target = _made(folder / MERGED)
-    e.task.save_merged(e.model, target)
+    with _writing(target):
+        e.task.save_merged(e.model, target)
     return target
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as its own
+        why = (isinstance(error, OSError) and error.strerror) or error
+        raise RunError(f"cannot write {path}: {why}; mend that, or choose another folder with --out") from error
 
 
 def _made(folder: Path) -> Path:

@@ -125,9 +125,9 @@ def source(name_or_path: str | Path) -> str:
     if name in texts:
         return texts[name]
     path = Path(name_or_path)
-    if not (name.endswith(".toml") or path.is_file()):
-        raise RecipeError(f"no recipe is called {name!r}{did_you_mean(name, texts)}; `igc recipes` lists them")
     try:
+        if not (name.endswith(".toml") or path.is_file()):
+            raise RecipeError(f"no recipe is called {name!r}{did_you_mean(name, texts)}; `igc recipes` lists them")
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecipeError(f"{name}: not a text file in UTF-8 (byte {error.start}); save it as UTF-8") from error

@@ -14,18 +14,19 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from igc.errors import RunError
+from igc.errors import IgcError, RunError, TrainingError
 from igc.experiments import checkpoint, metrics
 from igc.experiments.assemble import Experiment, assemble
-from igc.experiments.atomic import write_atomically
+from igc.experiments.atomic import cannot_write, write_atomically
 from igc.experiments.metrics import LEDGER, METRICS, JsonLines
 from igc.experiments.plots import write_plots
 from igc.experiments.progress import Observer, RoundRecord, RunInfo
@@ -38,6 +39,7 @@ RECIPE = "recipe.toml"
 SUMMARY = "summary.json"
 CHECKPOINTS = "checkpoints"
 PLOTS = "plots"
+LOCK = ".lock"
 
 
 class Run:
@@ -46,9 +48,10 @@ class Run:
     Use `create` for a new one and `open` for one that is there.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, *, is_new: bool = False) -> None:
         self.folder = folder
         self.recipe = recipe
+        self._is_new = is_new
 
     @classmethod
     def create(cls, recipe: Recipe, folder: Path) -> Run:
@@ -57,18 +60,19 @@ class Run:
         Raises:
             RunError: it holds a run already, or cannot be written.
         """
-        if (folder / RECIPE).exists():
-            raise RunError(
-                f"{folder} already holds a run; go on with it by `igc resume {folder}`, or choose another folder with --out"
-            )
-        if folder.is_file():
-            raise RunError(f"{folder} is a file; choose a folder with --out")
         try:
+            if (folder / RECIPE).exists():
+                raise RunError(
+                    f"{folder} already holds a run; go on with it by `igc resume {quote(str(folder))}`, or choose another"
+                    " folder with --out"
+                )
+            if folder.is_file():
+                raise RunError(f"{folder} is a file; choose a folder with --out")
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot make the folder {folder}: {error.strerror}; choose another with --out") from error
         write_atomically(folder / RECIPE, recipe.to_toml().encode())
-        return cls(folder, recipe)
+        return cls(folder, recipe, is_new=True)
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -78,7 +82,11 @@ class Run:
             RunError: there is none.
             RecipeError: its recipe was damaged.
         """
-        if not (folder / RECIPE).is_file():
+        try:
+            there = (folder / RECIPE).is_file()
+        except OSError as error:
+            raise RunError(f"cannot read {folder}: {error.strerror}") from error
+        if not there:
             raise RunError(f"{folder} holds no run (no {RECIPE} in it); `igc train` makes one")
         return cls(folder, load(folder / RECIPE))
 
@@ -92,7 +100,9 @@ class Run:
         try:
             found: dict[str, Any] = json.loads((self.folder / SUMMARY).read_text())
         except FileNotFoundError:
-            raise RunError(f"{self.folder} is not finished; go on with it by `igc resume {self.folder}`") from None
+            raise RunError(
+                f"{self.folder} is not finished; go on with it by `igc resume {quote(str(self.folder))}`"
+            ) from None
         return found
 
     def train(self, observer: Observer) -> dict[str, Any]:
@@ -102,10 +112,16 @@ class Run:
             What ``summary.json`` then holds.
 
         Raises:
-            IgcError: a subclass says what went wrong; the newest checkpoint is whole.
+            IgcError: a subclass says what went wrong; the newest checkpoint is whole. A new run that cannot even begin
+                (d > D, a client without examples) is taken back, so that nothing stands in the way of the next try.
         """
         with self._locked():
-            experiment = assemble(self.recipe)
+            try:
+                experiment = assemble(self.recipe)
+            except IgcError:
+                self._take_back()
+                raise
+            self._is_new = False
             trainer = _Trainer(self, experiment, observer)
             try:
                 trainer.run()
@@ -123,6 +139,14 @@ class Run:
         _restore(experiment, self.folder / CHECKPOINTS, warn)
         return experiment
 
+    def _take_back(self) -> None:
+        """Undo `create`, if nothing has been done since."""
+        if self._is_new:
+            with suppress(OSError):
+                (self.folder / RECIPE).unlink()
+                (self.folder / LOCK).unlink()
+                self.folder.rmdir()  # not if it holds anything else
+
     def _finish(self, experiment: Experiment) -> dict[str, Any]:
         records = metrics.read(self.folder / METRICS)
         summary = summarise(experiment, records)
@@ -132,10 +156,12 @@ class Run:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        lock = FileLock(self.folder / ".lock")
+        lock = FileLock(self.folder / LOCK)
         try:
             lock.acquire(timeout=0)
-        except Timeout:
+        except OSError as error:
+            if not isinstance(error, Timeout):
+                raise RunError(cannot_write(self.folder / LOCK, error)) from error
             raise RunError(f"another process is training in {self.folder}; wait for it, or stop it first") from None
         try:
             yield
@@ -176,7 +202,7 @@ class _Trainer:
                     self.observer.round(line)
                     if done % self.recipe.checkpoint.every == 0 or done == rounds:
                         self._save(lines, ledger)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, TrainingError):  # rounds done are not lost, whatever ends the run
                 self._save(lines, ledger)
                 raise
 
@@ -222,12 +248,19 @@ class _Trainer:
 
     def _resume(self) -> int:
         folder = self.folder / CHECKPOINTS
+        checkpoint.tidy(folder)
         start = 0
         if checkpoint.exists(folder):
             start = _restore(self.experiment, folder, self.observer.warn)
             self.saved = start
         for log in (METRICS, LEDGER):
             metrics.truncate_after(self.folder / log, start)
+            # Logs are synced before a checkpoint is written: one that knows less was lost or edited.
+            if start and [record["round"] for record in metrics.read(self.folder / log)][-1:] != [start]:
+                raise RunError(
+                    f"{self.folder / log} does not go up to round {start}, where the newest checkpoint is; put it back, or"
+                    " train in a new folder"
+                )
         return start
 
     def _save(self, *logs: JsonLines) -> None:

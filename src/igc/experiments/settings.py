@@ -157,7 +157,7 @@ class FederationSettings(Section):
         micro_batch: examples of one forward and backward pass; None: the whole batch at once.
         client_dropout: probability that a client that was asked never answers.
         clip_norm: the largest L2 norm of a client's gradient; larger ones are scaled down to it; None: no clipping.
-        weights: ``examples``: a client counts by its examples; ``uniform``: each counts the same.
+        weights: ``examples``: a client counts by the predictions in its batch; ``uniform``: each counts the same.
         fused: compute the gradients of a round's clients together wherever that gives the same mean (to rounding): a
             method that is linear in the gradient, weights by examples, no clipping. Messages and bytes stay the same.
         non_finite: on a loss or upload that is NaN or infinite, ``stop`` the run or ``skip`` that client.

@@ -25,8 +25,9 @@ def summarise(experiment: Experiment, records: Sequence[dict[str, Any]]) -> dict
     ledger = e.server.ledger
     accounts = ledger.accounts.values()
     uploads, downloads = sum(a.uploads for a in accounts), sum(a.downloads for a in accounts)
-    evaluated = [r for r in records if r.get("metric") is not None]
-    best = (max if e.task.higher_is_better else min)(evaluated, key=lambda r: r["metric"])
+    evaluated = [r for r in records if "metric" in r]
+    finite = [r for r in evaluated if r["metric"] is not None]  # a run that diverged ends with a metric of None
+    best = (max if e.task.higher_is_better else min)(finite, key=lambda r: r["metric"], default={})
     last = evaluated[-1]
     total = ledger.up + ledger.down
     return {
@@ -37,8 +38,8 @@ def summarise(experiment: Experiment, records: Sequence[dict[str, Any]]) -> dict
         "split": recipe.evaluation.splits[0],
         "initial_metric": evaluated[0]["metric"],
         "final_metric": last["metric"],
-        "best_metric": best["metric"],
-        "best_round": best["round"],
+        "best_metric": best.get("metric"),
+        "best_round": best.get("round"),
         "final_metrics": last["metrics"],
         "D": e.space.D,
         "d": e.method.projection.d,

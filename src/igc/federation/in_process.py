@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 from torch import Tensor
 
@@ -41,7 +42,7 @@ class InProcess:
         self._workplace = workplace
         self._dropout = dropout
         self._non_finite = non_finite
-        self._pool: dict[str, Tensor] = {}
+        self._pool: WeakValueDictionary[str, Tensor] = WeakValueDictionary()  # of what some memory still holds
         self.memories: dict[str, Any] = {}
 
     def exchange(self, round: int, requests: Sequence[Request]) -> Iterator[Reply]:

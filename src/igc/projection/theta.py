@@ -51,7 +51,8 @@ class Theta:
             current: terms that change from round to round.
             settled: terms that come first and seldom change; their sum is kept for the next call.
         """
-        target = [Term(t.projection, t.sigma.to(self._device)) for t in (*settled, *current)]
+        # Copies: whoever changes sigma in place and moves again must not meet its new value as the old one.
+        target = [Term(t.projection, t.sigma.to(self._device, copy=True)) for t in (*settled, *current)]
         if same_terms(target, self._at):
             return
         self._at = []  # unknown while the tensors are being written

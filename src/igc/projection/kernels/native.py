@@ -1,9 +1,13 @@
-"""The native CPU kernel: a C++ library (src/native) behind ctypes, built for AVX-512, AVX2 and any other processor."""
+"""The native CPU kernel: a C++ library (src/native) behind ctypes, built for AVX-512, AVX2 and any other processor.
+
+The environment variable ``IGC_NATIVE_LIBRARY`` names another build of it to load, for instance one with sanitizers.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
@@ -70,12 +74,11 @@ def names() -> list[str]:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    # The build backend puts the library where an extension module would be, in editable installs too.
-    spec = importlib.util.find_spec("igc.projection.kernels._native")
-    if spec is None or spec.origin is None:
+    path = os.environ.get("IGC_NATIVE_LIBRARY") or _installed()
+    if path is None:
         return None
     try:
-        library = ctypes.CDLL(spec.origin)
+        library = ctypes.CDLL(path)
     except OSError:
         return None
     if library.igc_abi() != ABI:  # left over from another version of igc
@@ -88,6 +91,12 @@ def _library() -> ctypes.CDLL | None:
     library.igc_project.argtypes = [*shape, integer]
     library.igc_add_expanded.argtypes = [*shape, ctypes.c_float, integer]
     return library
+
+
+def _installed() -> str | None:
+    # The build backend puts the library where an extension module would be, in editable installs too.
+    spec = importlib.util.find_spec("igc.projection.kernels._native")
+    return None if spec is None else spec.origin
 
 
 def _array(pieces: Sequence[Tensor]) -> ctypes.Array[_Piece]:

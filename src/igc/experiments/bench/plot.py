@@ -1,0 +1,39 @@
+"""The figures of `igc bench projection` as one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from matplotlib.figure import Figure
+
+_BARS: Final = {
+    "read_ms": "read once (sum)",
+    "axpy_ms": "x += y",
+    "project_ms": "project",
+    "expand_ms": "add expanded",
+    "powersgd_ms": "PowerSGD, rank 1",
+    "reference_project_ms": "project, PyTorch",
+    "reference_expand_ms": "add expanded, PyTorch",
+    "topk_ms": "top 50,000",
+    "count_sketch_ms": "count sketch 5 x 500,000",
+    "fastfood_ms": "Fastfood, padded",
+}
+_OURS: Final = ("project_ms", "expand_ms")
+
+
+def draw(figures: dict[str, Any], path: Path) -> None:
+    """Write horizontal bars, milliseconds on a logarithmic axis; the suffix of ``path`` says the format."""
+    names = [name for name in _BARS if name in figures]
+    figure = Figure(figsize=(8, 0.5 + 0.4 * len(names)), layout="constrained")
+    axes = figure.add_subplot()
+    colours = ["#0072b2" if name in _OURS else "#999999" for name in names]
+    bars = axes.barh([_BARS[name] for name in names], [figures[name] for name in names], color=colours)
+    axes.bar_label(bars, fmt="%.3g", padding=3)
+    axes.set_xscale("log")
+    axes.invert_yaxis()
+    axes.set_xlabel("milliseconds")
+    axes.set_title(f"D = {figures['params']:,}, d = {figures['dim']:,}, {figures['threads']} threads", loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)

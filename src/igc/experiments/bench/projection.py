@@ -1,0 +1,108 @@
+"""`igc bench projection`: project and add-expanded beside their floors, the PyTorch reference and the rivals."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from igc.experiments.bench.peak import added_peak_bytes, in_fresh_process
+from igc.experiments.bench.rivals import CountSketch, power_sgd, square_side, top_k
+from igc.experiments.bench.timing import medians_ms
+from igc.projection import BlockedHadamard, Fastfood, kernels
+from igc.projection.base import next_power_of_two
+from igc.projection.kernels import reference
+
+Task = Callable[[], Any]
+
+FWHT_LOGS: Final = range(10, 17)
+_FWHT_POINTS: Final = 2**16  # fits the second-level cache, so that the transform is timed and not the memory
+_SLOW_REPEATS: Final = 3
+
+
+def bench(D: int, d: int, block: int = 0, repeats: int = 15, every_rival: bool = False) -> dict[str, Any]:
+    """All figures as one JSON-ready object; times are medians in milliseconds, float32.
+
+    Args:
+        D: parameters.
+        d: intrinsic dimension.
+        block: n; 0: the projection's default.
+        repeats: of what is fast; what takes longer is repeated 3 times at most.
+        every_rival: also Fastfood over the next power of two, which takes 20 s and 4 GB for GPT-2 small.
+
+    Raises:
+        ProjectionError: sizes do not fit.
+    """
+    projection = BlockedHadamard(D=D, d=d, seed=0, block=block)
+    generator = torch.Generator().manual_seed(0)
+    g, y, x = (torch.randn(size, generator=generator) for size in (D, D, d))
+    kernel = kernels.kernel_for([g], projection.block)
+    fast: dict[str, Task] = {
+        "read_ms": g.sum,
+        "axpy_ms": lambda: y.add_(g, alpha=1e-9),
+        "project_ms": lambda: projection.project(g),
+        "expand_ms": lambda: projection.add_expanded_(y, x, alpha=1e-9),
+    }
+    times = medians_ms(fast, repeats) | medians_ms(_slow(projection, g, y, x), min(repeats, _SLOW_REPEATS))
+    if every_rival:
+        fastfood = Fastfood(D=D, d=d, seed=0, block=next_power_of_two(D))
+        times |= medians_ms({"fastfood_ms": lambda: fastfood.project(g)}, 1)
+    return {
+        "params": D,
+        "dim": d,
+        "block": projection.block,
+        "backend": kernel.name if kernel else "reference",
+        "threads": torch.get_num_threads(),
+        "repeats": repeats,
+        **times,
+        "project_over_read": times["project_ms"] / times["read_ms"],
+        "expand_over_axpy": times["expand_ms"] / times["axpy_ms"],
+        "project_speedup_over_reference": times["reference_project_ms"] / times["project_ms"],
+        "expand_speedup_over_reference": times["reference_expand_ms"] / times["expand_ms"],
+        "peak_extra_bytes": in_fresh_process(__name__, D=D, d=d, block=projection.block),
+        "fwht": fwht_times(repeats),
+    }
+
+
+def fwht_times(repeats: int) -> dict[str, dict[str, float]]:
+    """The transform of 2^16 points in rows of n, by n: kernel, reference, and how much faster the kernel is."""
+    times: dict[str, dict[str, float]] = {}
+    for log in FWHT_LOGS:
+        rows = torch.randn(_FWHT_POINTS >> log, 2**log)
+        of = medians_ms({"ms": partial(kernels.fwht, rows), "reference_ms": partial(reference.fwht, rows)}, repeats)
+        times[str(2**log)] = {**of, "speedup_over_reference": of["reference_ms"] / of["ms"]}
+    return times
+
+
+def _slow(projection: BlockedHadamard, g: Tensor, y: Tensor, x: Tensor) -> dict[str, Task]:
+    sketch, q = CountSketch(), torch.randn(square_side(projection.D))
+
+    def by_reference(task: Task) -> Any:
+        with kernels.using("reference"):
+            return task()
+
+    return {
+        "reference_project_ms": lambda: by_reference(lambda: projection.project(g)),
+        "reference_expand_ms": lambda: by_reference(lambda: projection.add_expanded_(y, x, alpha=1e-9)),
+        "topk_ms": lambda: top_k(g),
+        "count_sketch_ms": lambda: sketch.sketch(g),
+        "powersgd_ms": lambda: power_sgd(g, q),
+    }
+
+
+def _peak(D: int, d: int, block: int) -> int:
+    """Bytes that project and add-expanded add to a process that holds gradient, parameters and sigma."""
+    small = BlockedHadamard(D=1000, d=10, seed=0)  # loads what is loaded once
+    small.add_expanded_(torch.ones(1000), small.project(torch.ones(1000)))
+    projection = BlockedHadamard(D=D, d=d, seed=0, block=block)
+    g, y = torch.ones(D), torch.ones(D)  # ones, not zeros: every page is touched
+    return added_peak_bytes(lambda: projection.add_expanded_(y, projection.project(g)))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(_peak(**json.loads(sys.argv[1]))) + "\n")
