@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -247,3 +248,80 @@ def test_a_loss_that_is_not_finite_names_client_and_round_or_is_skipped(
     assert "left out client 'client-" in skipped.err
     last = json.loads((tmp_path / "skip" / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["rejected"] == 4
+
+
+@pytest.mark.parametrize("method", ["time-varying", "k-subspace", "k-subspace-time-varying"])
+def test_every_compressed_method_exports_to_the_same_metric(
+    method: str, recipe: Path, tmp_path: Path, run_igc: Command
+) -> None:
+    folder = tmp_path / "run"
+    epochs = ["--set", "method.rounds_per_epoch=3"] if method.endswith("varying") else []
+    assert run_igc("train", recipe, "--out", folder, "--method", method, "--rounds", "6", *epochs).code == 0
+    assert run_igc("export", folder, "--no-merged").code == 0
+    expected = json.loads((folder / "summary.json").read_text())["final_metrics"]["test"]
+    experiment = assemble(load(folder / "recipe.toml"))
+    model = load_adapter(experiment.task.model(), folder / "export" / "adapter.safetensors")
+    assert experiment.task.evaluate(model, experiment.evaluation["test"]) == expected
+
+
+def test_a_client_without_a_usable_example_is_named(recipe: Path, tmp_path: Path, run_igc: Command) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for name in ("ann", "bob"):
+        (texts / f"{name}.txt").write_text("the good film was great\n" * 20)
+    (texts / "eve.txt").write_text("   \n\n")
+    natural = recipe.with_name("texts.toml")
+    natural.write_text(
+        recipe.read_text()
+        .replace('source = "text-classification-file"', 'source = "text-files"')
+        .replace('partition = "iid"\nclients = 12\n', "")
+        .replace("[data.options]\ntest = 60\nvalidation = 20\n", "")
+    )
+    sets = ["--set", f"data.path={texts}"]
+    fault(run_igc("train", natural, "--out", tmp_path / "run", *sets), "eve")
+
+
+def test_more_subspaces_than_dimensions_are_refused(recipe: Path, tmp_path: Path, run_igc: Command) -> None:
+    sets = ["--method", "k-subspace", "--set", "method.subspaces=1000000000"]
+    fault(run_igc("train", recipe, "--out", tmp_path / "run", *sets), "more than the model's 20,418")
+
+
+def test_a_run_means_the_same_from_every_folder(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_igc: Command
+) -> None:
+    monkeypatch.chdir(recipe.parent)
+    near = recipe.with_name("near.toml")
+    near.write_text(recipe.read_text().replace(str(recipe.parent) + "/", ""))
+    folder = tmp_path / "run"
+    assert run_igc("train", near, "--out", folder, "--rounds", "1").code == 0
+    monkeypatch.chdir(tmp_path)
+    assert run_igc("eval", folder).code == 0
+
+
+def test_a_finished_run_goes_on_when_its_rounds_are_raised(recipe: Path, tmp_path: Path, run_igc: Command) -> None:
+    folder = tmp_path / "run"
+    assert run_igc("train", recipe, "--out", folder, "--rounds", "3").code == 0
+    text = (folder / "recipe.toml").read_text()
+    (folder / "recipe.toml").write_text(text.replace("rounds = 3", "rounds = 5"))
+    outcome = run_igc("resume", folder)
+    assert outcome.code == 0, outcome.err
+    assert "goes on after round 3" in outcome.err
+    assert json.loads((folder / "summary.json").read_text())["rounds"] == 5
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("seed = 5", "seed = 6"), ("clients = 12", "clients = 11"), ('name = "adam"', 'name = "sgd"')]
+)
+def test_what_a_run_stands_on_cannot_be_changed_half_way(
+    old: str, new: str, finished: Path, tmp_path: Path, run_igc: Command
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    (folder / "summary.json").unlink()
+    text = (folder / "recipe.toml").read_text()
+    assert old in text
+    lines = [
+        line for line in text.replace(old, new).splitlines() if "sgd" not in new or not line.startswith(("beta", "eps"))
+    ]
+    (folder / "recipe.toml").write_text("\n".join(lines) + "\n")
+    fault(run_igc("resume", folder), "made by another recipe")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -65,7 +67,7 @@ def resume(run: RunArgument) -> None:
     from igc.experiments.run import SUMMARY, Run
 
     opened = Run.open(run)
-    if (run / SUMMARY).exists():
+    if (run / SUMMARY).exists() and opened.summary["rounds"] >= opened.recipe.federation.rounds:
         _out().print(f"{run} is finished; nothing to resume.", markup=False, highlight=False)
         _print_summary(opened.summary, run)
         return
@@ -84,7 +86,8 @@ def evaluate(
     experiment = Run.open(run).restore(_warn)
     scores = experiment.evaluate()
     if as_json:
-        _out().print_json(json.dumps({"round": experiment.server.round, "metrics": scores}))
+        finite = {s: {n: v if math.isfinite(v) else None for n, v in values.items()} for s, values in scores.items()}
+        _out().print_json(json.dumps({"round": experiment.server.round, "metrics": finite}))
         return
     table = Table(title=f"{run} after round {experiment.server.round}", box=None, title_justify="left")
     table.add_column("split")
@@ -185,7 +188,7 @@ def _train(run: Any) -> None:
     try:
         summary = run.train(observer())
     except KeyboardInterrupt:
-        _warn(f"interrupted; go on with: igc resume {run.folder}")
+        _warn(f"interrupted; go on with: igc resume {quote(str(run.folder))}")
         raise SystemExit(130) from None
     _print_summary(summary, run.folder)
 
@@ -204,7 +207,7 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
         "checkpoints": folder / CHECKPOINTS,
     }
     _out().print(summary_table(summary, paths))
-    _say(f"\nnext: igc eval {folder}   igc export {folder}")
+    _say(f"\nnext: igc eval {quote(str(folder))}   igc export {quote(str(folder))}")
 
 
 def _free_folder(name: str) -> Path:

@@ -174,9 +174,9 @@ def test_a_state_of_another_projection_or_model_is_refused_and_nothing_moves() -
     train(optimizer, model, batches()[:2])
     before = flat(model)
     state = optimizer.state_dict()
-    with pytest.raises(ValueError, match="belongs to"):
+    with pytest.raises(ProjectionError, match="belongs to"):
         optimizer.load_state_dict({**state, "projection": {**state["projection"], "seed": 5}})
-    with pytest.raises(ValueError, match="belongs to"):
+    with pytest.raises(ProjectionError, match="belongs to"):
         optimizer.load_state_dict({**state, "fingerprint": "00" * 8})
     assert torch.equal(flat(model), before)
 

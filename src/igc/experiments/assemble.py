@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from igc.data import load_dataset
-from igc.errors import DataError, RunError, did_you_mean
+from igc.errors import DataError, ProjectionError, RunError, did_you_mean
 from igc.experiments.recipe import Recipe
 from igc.experiments.settings import MethodSettings, OptimizerSettings
 from igc.federation import BatchSettings, Dropout, Fused, InProcess, Sampler, Server, Workplace
@@ -114,6 +114,11 @@ def build_method(recipe: Recipe, D: int, pass_rounds: int) -> Method[Any, Any]:
     projection = _projection(settings, D, _seed(recipe, Purpose.PROJECTION))
     inner: Static | KSubspace = Static(projection, optimizer)
     if settings.name.startswith("k-subspace"):
+        if settings.subspaces * projection.d > D:
+            raise ProjectionError(
+                f"{settings.subspaces:,} subspaces of {projection.d:,} dimensions are more than the model's {D:,}; lower"
+                " method.subspaces or method.dim"
+            )
         inner = KSubspace(projection, optimizer, settings.subspaces)
     if settings.name.endswith("time-varying"):
         return TimeVarying(inner, settings.rounds_per_epoch or pass_rounds)

@@ -6,6 +6,8 @@ offending value and what to do. Shipped recipes lie in ``igc/recipes``; line 1 o
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -85,6 +87,24 @@ class Recipe(Section):
         if len(found) == 1:
             raise RecipeError(f"{where}: {found[0]}")
         raise RecipeError("\n  ".join([f"{where}: {len(found)} faults:", *found]))
+
+    @property
+    def essence(self) -> str:
+        """Digest of what a run cannot change half-way; rounds, learning rates and the like it can."""
+        f = self.federation
+        parts = self.model_dump(mode="json", include={"seed", "task", "model", "space", "method"})
+        parts["data"] = self.data.model_dump(mode="json", exclude={"path"})
+        parts["rest"] = [self.optimizer.name, f.clients_per_round, f.sampling, f.batch_size, f.weights]
+        return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+    def anchored(self) -> Self:
+        """The recipe with local paths made absolute, so that it means the same from every working folder."""
+        changes: dict[str, Any] = {}
+        if self.data.path is not None:
+            changes["data"] = self.data.model_copy(update={"path": self.data.path.absolute()})
+        if Path(self.model.source).exists():
+            changes["model"] = self.model.model_copy(update={"source": str(Path(self.model.source).absolute())})
+        return self.model_copy(update=changes)
 
     def to_dict(self) -> dict[str, Any]:
         """The tree that `from_dict` takes: every setting that applies, defaults included, absent where None."""

@@ -71,6 +71,7 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot make the folder {folder}: {error.strerror}; choose another with --out") from error
+        recipe = recipe.anchored()  # resume, eval and export may be called from elsewhere
         write_atomically(folder / RECIPE, recipe.to_toml().encode())
         return cls(folder, recipe, is_new=True)
 
@@ -251,7 +252,7 @@ class _Trainer:
         checkpoint.tidy(folder)
         start = 0
         if checkpoint.exists(folder):
-            start = _restore(self.experiment, folder, self.observer.warn)
+            start = _restore(self.experiment, folder, self.observer.warn, to_train=True)
             self.saved = start
         for log in (METRICS, LEDGER):
             metrics.truncate_after(self.folder / log, start)
@@ -299,7 +300,8 @@ class _Moment:
 
     Attributes:
         round: rounds done.
-        agreement: fingerprint, projection and method, in hex; guards against a recipe edited since.
+        agreement: fingerprint, projection and method, in hex; what evaluation and export depend on.
+        recipe: digest of all else that training depends on; guards against a recipe edited since.
         state: of the server.
         memories: client -> what it remembers.
         accounts: client -> its traffic.
@@ -307,22 +309,25 @@ class _Moment:
 
     round: int
     agreement: str
+    recipe: str
     state: Any
     memories: dict[str, Any]
     accounts: dict[str, Any]
 
     @classmethod
     def of(cls, done: int, e: Experiment) -> _Moment:
-        return cls(done, _agreement(e), e.server.state, dict(e.engine.memories), dict(e.server.ledger.accounts))
+        memories, accounts = dict(e.engine.memories), dict(e.server.ledger.accounts)
+        return cls(done, _agreement(e), e.recipe.essence, e.server.state, memories, accounts)
 
 
-def _restore(experiment: Experiment, folder: Path, warn: Callable[[str], None]) -> int:
+def _restore(experiment: Experiment, folder: Path, warn: Callable[[str], None], *, to_train: bool = False) -> int:
     done, tree, tensors = checkpoint.load_latest(folder, warn)
     moment = from_tree(tree, tensors)
-    if not isinstance(moment, _Moment) or moment.agreement != _agreement(experiment):
+    same = isinstance(moment, _Moment) and moment.agreement == _agreement(experiment)
+    if not same or (to_train and moment.recipe != experiment.recipe.essence):
         raise RunError(
-            f"the checkpoint in {folder} was made by another recipe than {folder.parent / RECIPE} now is (another model,"
-            " method or projection); put the recipe back, or train in a new folder"
+            f"the checkpoint in {folder} was made by another recipe than {folder.parent / RECIPE} now is (another seed,"
+            " model, data, method, optimizer or sampling); put the recipe back, or train in a new folder"
         )
     experiment.server.state = moment.state
     experiment.server.round = done

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from igc.errors import ProjectionError
 from igc.projection import InPlaceTheta, Projection, Term, Theta, project_tensors
 from igc.space import ParameterSpace
 
@@ -86,12 +87,11 @@ class SubspaceOptimizer:
         """Go on from `state_dict`; the model must be at the same theta_0 as then.
 
         Raises:
-            ValueError: the state belongs to another projection or parameter space.
+            ProjectionError: the state belongs to another projection or parameter space.
         """
-        if state["projection"] != self.projection.spec() or state["fingerprint"] != self.space.fingerprint.hex():
-            raise ValueError(
-                f"the state belongs to projection {state['projection']}, this optimizer is {self.projection}"
-            )
+        for what, ours in (("projection", self.projection.spec()), ("fingerprint", self.space.fingerprint.hex())):
+            if state[what] != ours:
+                raise ProjectionError(f"the state belongs to another {what}, {state[what]}; this optimizer's is {ours}")
         with torch.no_grad():
             self.sigma.copy_(state["sigma"])
         self.inner.load_state_dict(state["inner"])
