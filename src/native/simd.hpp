@@ -63,6 +63,13 @@ inline vu upper() {
     return v;
 }
 
+template <int bit>
+inline vf one_signed() {
+    vf v;
+    for (int i = 0; i < lanes; ++i) v[i] = (i >> bit & 1) ? -1.0f : 1.0f;
+    return v;
+}
+
 // `lanes` consecutive points with the signs of a word's bits from `first` on.
 inline vf flip_bits(vf v, uint32_t word, int first) {
 #if defined(__AVX512F__)
@@ -77,9 +84,16 @@ inline vf flip_bits(vf v, uint32_t word, int first) {
 #endif
 }
 
+// A lane's partner, plus or minus its own: a product with 1 or -1 is exact, so that fusing it changes no bit.
 template <int bit>
 inline vf lane_stage(vf v) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_fmadd_ps((__m512)v, (__m512)one_signed<bit>(), (__m512)swapped<bit>(v));
+#elif defined(__FMA__)
+    return (vf)_mm256_fmadd_ps((__m256)v, (__m256)one_signed<bit>(), (__m256)swapped<bit>(v));
+#else
     return swapped<bit>(v) + flip(v, upper<bit>());
+#endif
 }
 
 // The transform of the bits within a register.
