@@ -61,7 +61,7 @@ def test_an_added_peak_is_what_was_allocated_for_a_moment() -> None:
 
 
 def test_a_failing_process_says_why() -> None:
-    with pytest.raises(Exception, match=r"measuring memory failed with exit code 1: .*neither"):
+    with pytest.raises(Exception, match=r"measuring memory failed with exit code 1: TypeError: .*missing"):
         in_fresh_process("igc.experiments.bench.memory", mode="neither")
 
 
