@@ -362,3 +362,11 @@ def test_no_override_escapes_validation(text: str) -> None:
     except RecipeError:
         return
     assert "=" in text
+
+
+def test_fewer_rounds_on_the_command_line_shorten_the_file_s_warm_up() -> None:
+    assert load("movie-reviews").optimizer.warmup_rounds == 5
+    assert load("movie-reviews", ["federation.rounds=2"]).optimizer.warmup_rounds == 2
+    assert load("movie-reviews", ["federation.rounds=50"]).optimizer.warmup_rounds == 5
+    with pytest.raises(RecipeError, match="warm up for fewer"):
+        load("movie-reviews", ["federation.rounds=2", "optimizer.warmup_rounds=3"])

@@ -213,6 +213,7 @@ def _override(tree: dict[str, Any], overrides: Sequence[tuple[list[str], Any]]) 
             if not isinstance(place, dict):
                 raise RecipeError(f"setting {'.'.join(keys)}: {'.'.join(keys[:depth])} is a value, not a section")
         place[keys[-1]] = value
+    _shorten_warm_up(tree, given)
     for name, section in _sections():
         values = tree.get(name)
         if not isinstance(values, dict):
@@ -221,6 +222,15 @@ def _override(tree: dict[str, Any], overrides: Sequence[tuple[list[str], Any]]) 
             changed = any((name, other) in given for other in conditions)
             if changed and (name, key) not in given and section.obstacle(key, values):
                 values.pop(key, None)
+
+
+def _shorten_warm_up(tree: dict[str, Any], given: set[tuple[str, ...]]) -> None:
+    """Where fewer rounds were asked for than the file warms up for, warm up for all of them."""
+    if ("federation", "rounds") not in given or ("optimizer", "warmup_rounds") in given:
+        return
+    optimizer, rounds = tree.get("optimizer"), tree["federation"]["rounds"]
+    if isinstance(optimizer, dict) and isinstance(rounds, int) and isinstance(optimizer.get("warmup_rounds"), int):
+        optimizer["warmup_rounds"] = min(optimizer["warmup_rounds"], max(rounds, 0))
 
 
 def _sections() -> Iterator[tuple[str, type[Section]]]:
