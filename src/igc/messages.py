@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -85,17 +85,21 @@ class NotFiniteError(MessageError):
 
 @dataclass(frozen=True)
 class Agreement:
-    """What every party must have in common; its digests travel in every header.
+    """What every party must have in common; its digests travel in every header, each tensor names its codec itself.
 
     Attributes:
         space: fingerprint of the parameter space, 8 bytes.
         projection: digest of the projection's spec, 8 bytes.
         method: digest of the method and its settings, 4 bytes.
+        up: codec of the vectors of uploads.
+        down: codec of the vectors of downloads.
     """
 
     space: bytes
     projection: bytes
     method: bytes
+    up: str = "float32"
+    down: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -113,14 +117,15 @@ class Message:
         return name in self.tensors
 
 
-def encode(message: Message, agreement: Agreement, codecs: Mapping[str, str] | None = None) -> bytes:
+def encode(message: Message, agreement: Agreement) -> bytes:
     """The bytes of a message.
 
     Args:
-        message: what to send. Integer tensors go as uint32, others as float32 unless ``codecs`` says otherwise.
+        message: what to send. Whole numbers go as uint32, single real ones as float32, and tensors of real numbers by the
+            agreement's codec for that way.
         agreement: the sender's side of it.
-        codecs: tensor name -> codec name.
     """
+    way = agreement.up if message.kind is Kind.UPLOAD else agreement.down
     parts = [
         _HEADER.pack(
             MAGIC,
@@ -135,7 +140,7 @@ def encode(message: Message, agreement: Agreement, codecs: Mapping[str, str] | N
         )
     ]
     for name, tensor in message.tensors.items():
-        codec = CODECS[(codecs or {}).get(name, "float32" if tensor.is_floating_point() else "uint32")]
+        codec = CODECS[_codec_name(tensor, way)]
         shape = tuple(tensor.shape)
         label = name.encode("ascii")
         parts.append(
@@ -144,6 +149,12 @@ def encode(message: Message, agreement: Agreement, codecs: Mapping[str, str] | N
         parts.append(codec.encode(tensor))
     body = b"".join(parts)
     return body + _CHECKSUM.pack(zlib.crc32(body))
+
+
+def _codec_name(tensor: Tensor, way: str) -> str:
+    if not tensor.is_floating_point():
+        return "uint32"
+    return way if tensor.dim() else "float32"
 
 
 def decode(payload: bytes, agreement: Agreement, kind: Kind, round: int | None = None) -> Message:
@@ -182,18 +193,28 @@ def peek_round(payload: bytes) -> int:
     return found
 
 
-def check_shapes(message: Message, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Hold a message's tensors to what the receiver expects: these names, these shapes, all of them finite.
+class Due(NamedTuple):
+    """What a receiver expects of a tensor: its shape, and whether its numbers are whole (indices, counts) or real."""
+
+    shape: tuple[int, ...]
+    whole: bool = False
+
+
+def check_tensors(message: Message, due: Mapping[str, Due]) -> None:
+    """Hold a message's tensors to what the receiver expects: these names, shapes and kinds, all of them finite.
 
     Raises:
-        TensorError: a name or a shape is wrong.
+        TensorError: a name, a shape or a kind is wrong.
         NotFiniteError: a value is NaN or infinite.
     """
-    if message.tensors.keys() != shapes.keys():
-        raise TensorError(f"tensors {sorted(message.tensors)} where {sorted(shapes)} were due")
+    if message.tensors.keys() != due.keys():
+        raise TensorError(f"tensors {sorted(message.tensors)} where {sorted(due)} were due")
     for name, tensor in message.tensors.items():
-        if tuple(tensor.shape) != tuple(shapes[name]):
-            raise TensorError(f"'{name}' has shape {tuple(tensor.shape)}, due was {tuple(shapes[name])}")
+        shape, whole = due[name]
+        if tuple(tensor.shape) != tuple(shape):
+            raise TensorError(f"'{name}' has shape {tuple(tensor.shape)}, due was {tuple(shape)}")
+        if tensor.is_floating_point() == whole:
+            raise TensorError(f"'{name}' must hold {'whole' if whole else 'real'} numbers")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise NotFiniteError(f"'{name}' holds NaN or infinity")
 

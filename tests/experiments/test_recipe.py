@@ -146,9 +146,8 @@ def test_a_recipe_cannot_be_changed() -> None:
         ({"method.dim": 1.5}, "method.dim: must be a whole number, not 1.5"),
         ({"method.dim": True}, "method.dim: must be a whole number, not True"),
         (
-            {"method.name": "k-subspaces"},
-            "method.name: must be 'static', 'time-varying', 'k-subspace', 'k-subspace-time-varying' or 'fedsgd', "
-            "not 'k-subspaces'; did you mean 'k-subspace'?",
+            {"optimizer.schedule": "linar"},
+            "optimizer.schedule: must be 'constant', 'linear' or 'cosine', not 'linar'; did you mean 'linear'?",
         ),
         ({"method.block": 12}, "method.block: must be a power of two, not 12; try 8"),
         (
@@ -198,10 +197,16 @@ def test_a_recipe_cannot_be_changed() -> None:
             "task: no task 'txt-classification'; did you mean 'text-classification'?",
         ),
         ({"task.max_tokens": 1}, "task.max_tokens: must be at least 4, not 1"),
+        ({"local": {"epochs": 2}}, "local.learning_rate: is missing; add it"),
+        ({"local": {"learning_rate": 1.0, "epoch": 2}}, "local.epoch: is not a known key; did you mean 'epochs'?"),
     ],
 )
 def test_a_fault_says_where_what_and_what_to_do(changes: dict[str, Any], message: str) -> None:
     assert fault(changes).startswith(message)
+
+
+def test_fedavg_asks_for_local_training() -> None:
+    assert "local: missing, and fedavg is local training; set local.learning_rate" in fault({"method": {"name": "fedavg"}})
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,13 @@ from igc import messages
 from igc.messages import (
     Agreement,
     ChecksumError,
+    Due,
     Kind,
     LengthError,
     Message,
     MessageError,
     TensorError,
-    check_shapes,
+    check_tensors,
     decode,
     encode,
     peek_round,
@@ -118,7 +119,7 @@ def lenient(payload: bytes) -> Message:
 def strict(payload: bytes) -> Message:
     """All that stands between a stranger's bytes and the aggregate."""
     message = decode(payload, OURS, Kind.UPLOAD, ROUND)
-    check_shapes(message, {"sketch": (3,)})
+    check_tensors(message, {"sketch": Due((3,))})
     return message
 
 
@@ -247,10 +248,10 @@ def test_errors_say_both_sides() -> None:
     with pytest.raises(messages.FingerprintError, match=f"{SPACE.hex()}.*{b'different'[:8].hex()}"):
         decode(payload, Agreement(b"differen", PROJECTION, METHOD), Kind.UPLOAD)
     with pytest.raises(TensorError, match=r"'sketch' has shape \(4,\), due was \(3,\)"):
-        check_shapes(message, {"sketch": (3,)})
+        check_tensors(message, {"sketch": Due((3,))})
     with pytest.raises(TensorError, match=r"\['sketch'\] where \['group', 'sketch'\]"):
-        check_shapes(message, {"sketch": (4,), "group": ()})
+        check_tensors(message, {"sketch": Due((4,)), "group": Due(())})
 
 
 def test_integers_are_finite() -> None:
-    check_shapes(Message(Kind.UPLOAD, 0, {"weight": torch.tensor(3)}), {"weight": ()})
+    check_tensors(Message(Kind.UPLOAD, 0, {"weight": torch.tensor(3)}), {"weight": Due((), whole=True)})

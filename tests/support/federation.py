@@ -11,7 +11,7 @@ from torch import Tensor
 
 from igc.federation import BatchSettings, Dropout, InProcess, Reply, Request, RoundResult, Sampler, Server, Workplace
 from igc.messages import Agreement
-from igc.methods import KSubspace, Method, Static, TimeVarying, fedsgd
+from igc.methods import KSubspace, LocalSteps, Method, Static, TimeVarying, fedsgd
 from igc.optim import ServerOptimizer, Sgd
 from igc.projection import BlockedHadamard, Projection
 from igc.space import ParameterSpace
@@ -26,7 +26,12 @@ METHODS: dict[str, Maker] = {
     "time-varying": lambda p, o: TimeVarying(Static(p, o), rounds_per_epoch=2),
     "k-subspace-time-varying": lambda p, o: TimeVarying(KSubspace(p, o, subspaces=2), rounds_per_epoch=2),
     "fedsgd": lambda p, o: fedsgd(p.D, o),
+    "fedavg": lambda p, o: LocalSteps(fedsgd(p.D, o), 0.05, epochs=2, batch_size=2),
+    "time-varying-local": lambda p, o: LocalSteps(TimeVarying(Static(p, o), rounds_per_epoch=2), 0.05, epochs=2),
 }
+
+# Those that the fused engine may compute as one batch.
+LINEAR = [name for name, make in METHODS.items() if make(BlockedHadamard(D=64, d=8, seed=0), Sgd()).linear]
 
 
 @dataclass

@@ -16,7 +16,7 @@ from igc.experiments.recipe import Recipe
 from igc.experiments.settings import MethodSettings, OptimizerSettings
 from igc.federation import BatchSettings, Dropout, Fused, InProcess, Sampler, Server, Workplace
 from igc.messages import Agreement
-from igc.methods import KSubspace, Method, Static, TimeVarying, fedsgd
+from igc.methods import KSubspace, LocalSteps, Method, Static, TimeVarying, fedsgd
 from igc.optim import Adam, Schedule, ServerOptimizer, Sgd
 from igc.projection import Projection, make_projection
 from igc.projection.philox import child_seed
@@ -107,9 +107,18 @@ def build_method(recipe: Recipe, D: int, pass_rounds: int) -> Method[Any, Any]:
     Raises:
         ProjectionError: d does not fit D.
     """
+    method = _one_step_method(recipe, D, pass_rounds)
+    local = recipe.local
+    if local is None:
+        return method
+    rule = Adam() if local.optimizer == "adam" else Sgd()
+    return LocalSteps(method, local.learning_rate, local.epochs, local.batch_size, rule, local.proximal)
+
+
+def _one_step_method(recipe: Recipe, D: int, pass_rounds: int) -> Method[Any, Any]:
     settings = recipe.method
     optimizer = _optimizer(recipe.optimizer)
-    if settings.name == "fedsgd":
+    if settings.name in ("fedsgd", "fedavg"):
         return fedsgd(D, optimizer)
     projection = _projection(settings, D, _seed(recipe, Purpose.PROJECTION))
     inner: Static | KSubspace = Static(projection, optimizer)

@@ -27,6 +27,7 @@ from igc.experiments.settings import (
     CheckpointSettings,
     EvaluationSettings,
     FederationSettings,
+    LocalSettings,
     MethodSettings,
     OptimizerSettings,
     Section,
@@ -52,10 +53,24 @@ class Recipe(Section):
     data: DataSettings
     space: SpaceSettings = SpaceSettings()
     method: MethodSettings
+    local: Annotated[LocalSettings | None, Field(validate_default=True)] = None
     optimizer: OptimizerSettings
     federation: FederationSettings
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+
+    @field_validator("local")
+    @classmethod
+    def _fedavg_trains_locally(cls, local: LocalSettings | None, info: ValidationInfo) -> LocalSettings | None:
+        method = info.data.get("method")
+        if local is None and method is not None and method.name == "fedavg":
+            raise PydanticCustomError(
+                "fault",
+                "{place}: missing, and fedavg is local training; set local.learning_rate, and local.epochs or"
+                " local.batch_size for more than one step",
+                {"place": "local"},
+            )
+        return local
 
     @field_validator("federation")
     @classmethod
@@ -92,7 +107,7 @@ class Recipe(Section):
     def essence(self) -> str:
         """Digest of what a run cannot change half-way; rounds, learning rates and the like it can."""
         f = self.federation
-        parts = self.model_dump(mode="json", include={"seed", "task", "model", "space", "method"})
+        parts = self.model_dump(mode="json", include={"seed", "task", "model", "space", "method", "local"})
         parts["data"] = self.data.model_dump(mode="json", exclude={"path"})
         parts["rest"] = [self.optimizer.name, f.clients_per_round, f.sampling, f.batch_size, f.weights]
         return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()

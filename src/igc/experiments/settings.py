@@ -19,7 +19,7 @@ from pydantic import (
     model_serializer,
 )
 
-MethodName = Literal["static", "time-varying", "k-subspace", "k-subspace-time-varying", "fedsgd"]
+MethodName = Literal["static", "time-varying", "k-subspace", "k-subspace-time-varying", "fedsgd", "fedavg"]
 ProjectionName = Literal["blocked-hadamard", "fastfood", "partition", "dense-gaussian"]
 
 _COMPRESSED = ("static", "time-varying", "k-subspace", "k-subspace-time-varying")
@@ -109,6 +109,25 @@ class MethodSettings(Section):
         if block is not None and block & (block - 1):
             raise ValueError(f"must be a power of two, not {block}; try {1 << (block.bit_length() - 1)}")
         return block
+
+
+class LocalSettings(Section):
+    """Local training: steps that clients take by themselves before they upload how far they came.
+
+    Attributes:
+        learning_rate: of the clients' steps. The server's optimizer then steps along the mean way of the clients: with
+            sgd and ``optimizer.learning_rate`` = 1 it takes their mean, as FedAvg does.
+        epochs: times that a client goes through its batch in a round.
+        batch_size: examples of one step; None: all that the client drew (``federation.batch_size``).
+        optimizer: the clients' update rule; it starts anew in every round.
+        proximal: mu of FedProx, which pulls clients back to where the round began.
+    """
+
+    learning_rate: Annotated[float, Field(gt=0)]
+    epochs: PositiveInt = 1
+    batch_size: PositiveInt | None = None
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    proximal: Annotated[float, Field(ge=0)] = 0.0
 
 
 class OptimizerSettings(Section):

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
+from typing_extensions import override
 
 from igc.federation.engine import DROPPED, MISSED, Reply, Request
 from igc.federation.in_process import InProcess
 from igc.federation.worker import ClientWorker, NonFiniteError, Workplace
-from igc.methods import MissedError, Sketch
+from igc.methods import MissedError, Sketch, Worker
 from igc.projection import Projection, Term
 from igc.projection.theta import same_terms
 
@@ -98,31 +99,35 @@ class Fused:
 
 
 @dataclass
-class _Probe:
+class _Probe(Worker):
     """A worker that finds out what a client would compute, and computes nothing."""
 
     current: list[Term] = field(default_factory=list)
     settled: list[Term] = field(default_factory=list)
     projection: Any = None
 
+    @override
     def move_(self, current: Sequence[Term], settled: Sequence[Term] = ()) -> None:
         self.current, self.settled = list(current), list(settled)
 
+    @override
     def sketch(self, projection: Projection) -> Sketch:
         self.projection = projection
         return Sketch(torch.empty(0), 1, 0.0)
 
 
 @dataclass(frozen=True)
-class _Known:
+class _Known(Worker):
     """A worker that has the answer."""
 
     answer: Sketch
 
+    @override
     def move_(self, current: Sequence[Term], settled: Sequence[Term] = ()) -> None:
         """Stay: nothing is computed any more."""
 
-    def sketch(self, projection: Projection) -> Sketch:  # noqa: ARG002
+    @override
+    def sketch(self, projection: Projection) -> Sketch:
         return self.answer
 
 

@@ -10,7 +10,7 @@ from igc.federation.aggregate import WeightedMean
 from igc.federation.engine import DROPPED, MISSED, Engine, Reply, Request
 from igc.federation.ledger import Ledger
 from igc.federation.sampling import Sampler
-from igc.messages import Agreement, Kind, Message, MessageError, TensorError, check_shapes, decode, encode
+from igc.messages import Agreement, Kind, Message, MessageError, TensorError, check_tensors, decode, encode
 from igc.methods import Method, Turn
 
 
@@ -115,15 +115,14 @@ class Server:
             return reply.error
         try:
             upload = decode(reply.payload, self._agreement, Kind.UPLOAD, turn.round)
-            check_shapes(upload, self.method.upload_shapes())
-            if not upload["sketch"].is_floating_point() or upload["weight"].is_floating_point():
-                raise TensorError("'sketch' must be of real numbers, and 'weight' a whole one")
+            check_tensors(upload, self.method.due())
             group = self.method.group(upload, turn)
             weight = int(upload["weight"])
             if weight < 1:
                 raise TensorError(f"'weight' is {weight}; an upload stands for at least one prediction")
+            vector = self.method.contribution(upload)
         except MessageError as error:
             return str(error)
         share = float(weight) if self._weights == "examples" else 1.0
-        mean.add(reply.client, group, upload["sketch"], share, float(upload["loss"]))
+        mean.add(reply.client, group, vector, share, float(upload["loss"]))
         return ""

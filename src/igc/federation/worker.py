@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from igc.errors import DataError, TrainingError
-from igc.methods import Sketch
+from igc.methods import Loss, Sketch, Worker
 from igc.projection import Projection, Term, Theta, project_as_born, project_tensors
 from igc.projection.philox import Stream, child_seed, permutation
 from igc.space import ParameterSpace
@@ -83,13 +84,17 @@ class Workplace:
         size = self.batches.size
         if size is None or size >= len(examples):
             return list(examples)
-        name = int.from_bytes(hashlib.blake2b(client.encode(), digest_size=8).digest(), "little") >> 1
-        order = permutation(child_seed(self.batches.seed, round, name), len(examples), Stream.BATCHES)
+        order = self.shuffled(client, round, len(examples))
         return [examples[i] for i in sorted(order[:size])]
+
+    def shuffled(self, client: str, round: int, count: int, *path: int) -> list[int]:
+        """0, ..., count - 1 in an order that client, round and ``path`` determine."""
+        name = int.from_bytes(hashlib.blake2b(client.encode(), digest_size=8).digest(), "little") >> 1
+        return permutation(child_seed(self.batches.seed, round, name, *path), count, Stream.BATCHES)
 
 
 @dataclass(frozen=True)
-class ClientWorker:
+class ClientWorker(Worker):
     """One client's side of one round; see `igc.methods.Worker`.
 
     Attributes:
@@ -102,10 +107,12 @@ class ClientWorker:
     batch: list[Any]
     micro: int | None = None
 
+    @override
     def move_(self, current: Sequence[Term], settled: Sequence[Term] = ()) -> None:
         """Move the model to theta_0 + the sum of these terms."""
         self.place.theta.move_(current, settled)
 
+    @override
     def sketch(self, projection: Projection) -> Sketch:
         """The gradient of the batch's mean loss at the model's position, projected; the gradient itself is freed.
 
@@ -122,6 +129,30 @@ class ClientWorker:
         if not bool(torch.isfinite(vector).all()):
             raise self._not_finite(f"the gradient is not finite (loss {loss:.4g})")
         return Sketch(vector, weight, loss)
+
+    @override
+    def loss(self) -> Loss:
+        """The loss of the batch at the model's position.
+
+        Raises:
+            NonFiniteError: it is NaN or infinite.
+        """
+        total, count = 0.0, 0
+        with torch.no_grad():
+            for examples in self._micro_batches():
+                loss, predictions = self.place.task.loss(self.place.model, examples)
+                total += float(loss)
+                count += predictions
+        return Loss(self._mean(total, count), count)
+
+    @override
+    def batches(self, size: int | None, epochs: int) -> list[ClientWorker]:
+        """The batch in mini-batches; see `igc.methods.Worker.batches`."""
+        if size is None or size >= len(self.batch):
+            return [self] * epochs
+        orders = [self.place.shuffled(self.client, self.round, len(self.batch), epoch) for epoch in range(epochs)]
+        cuts = [order[begin : begin + size] for order in orders for begin in range(0, len(order), size)]
+        return [replace(self, batch=[self.batch[i] for i in sorted(cut)]) for cut in cuts]
 
     @property
     def _step(self) -> int:
@@ -151,20 +182,26 @@ class ClientWorker:
 
     def _backward(self) -> tuple[float, int, float]:
         """Run backward: (mean loss, predictions, the factor that makes the gradients those of the mean loss)."""
-        step = self._step
         total, count = 0.0, 0
-        for begin in range(0, len(self.batch), step):
-            loss, predictions = self.place.task.loss(self.place.model, self.batch[begin : begin + step])
+        for examples in self._micro_batches():
+            loss, predictions = self.place.task.loss(self.place.model, examples)
             # The number of predictions is known at the end only; examples keep half-precision gradients in range.
             torch.autograd.backward(loss / len(self.batch))
             total += float(loss.detach())
             count += predictions
-        mean = total / max(count, 1)
-        if not math.isfinite(mean):
-            raise self._not_finite(f"the loss is {mean}")
+        return self._mean(total, count), count, len(self.batch) / count
+
+    def _micro_batches(self) -> Iterator[list[Any]]:
+        step = self._step
+        for begin in range(0, len(self.batch), step):
+            yield self.batch[begin : begin + step]
+
+    def _mean(self, total: float, count: int) -> float:
+        if not math.isfinite(total):
+            raise self._not_finite(f"the loss is {total}")
         if count == 0:
             raise DataError(f"client '{self.client}' has nothing to predict in its batch")
-        return mean, count, len(self.batch) / count
+        return total / count
 
     def _clip_factor(self, norm: Tensor, scale: float, clip: float) -> float:
         """What brings a gradient of ``scale`` times this norm down to the norm ``clip``, if it is above."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from igc.messages import Message
+from igc.messages import Due, Message
+from igc.methods.worker import Sketch, Worker
 from igc.projection import Projection, Term
 from igc.records import record
 
@@ -37,30 +38,6 @@ class Turn(NamedTuple):
     round: int
     position: int
     cohort: int
-
-
-class Sketch(NamedTuple):
-    """What a worker learned from a client's batch.
-
-    Attributes:
-        vector: A^T g, float32 (d,), on the CPU; g is the gradient of the batch's mean loss.
-        weight: number of predictions in the batch.
-        loss: the batch's mean loss.
-    """
-
-    vector: Tensor
-    weight: int
-    loss: float
-
-
-class Worker(Protocol):
-    """The place where one client's data are, for one round."""
-
-    def move_(self, current: Sequence[Term], settled: Sequence[Term] = ()) -> None:
-        """Move the model to theta_0 + the sum of these terms."""
-
-    def sketch(self, projection: Projection) -> Sketch:
-        """The gradient of the client's batch at the model's position, projected."""
 
 
 class Means(NamedTuple):
@@ -137,8 +114,8 @@ class Method(ABC, Generic[StateT, MemoryT]):
         """
 
     @abstractmethod
-    def upload_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of an upload's tensors."""
+    def due(self) -> dict[str, Due]:
+        """What an upload holds."""
 
     @abstractmethod
     def group(self, upload: Message, turn: Turn) -> int:
@@ -147,6 +124,14 @@ class Method(ABC, Generic[StateT, MemoryT]):
         Raises:
             TensorError: the upload names another group than the client was given.
         """
+
+    def contribution(self, upload: Message) -> Tensor:
+        """The vector that an upload adds to its group's mean, float32.
+
+        Raises:
+            TensorError: the upload does not make sense.
+        """
+        return upload["sketch"]
 
     @abstractmethod
     def update(self, state: StateT, means: Means | None, round: int, learning_rate: float) -> StateT:
@@ -180,4 +165,4 @@ def report(sketch: Sketch) -> dict[str, Tensor]:
     return {"sketch": sketch.vector, "weight": torch.tensor(sketch.weight), "loss": torch.tensor(sketch.loss)}
 
 
-REPORT_SHAPES: dict[str, tuple[int, ...]] = {"weight": (), "loss": ()}
+REPORT: Mapping[str, Due] = {"weight": Due((), whole=True), "loss": Due(())}

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from igc.messages import Message, TensorError
-from igc.methods.base import REPORT_SHAPES, Means, Method, Nothing, Traffic, Turn, Worker, report
+from igc.messages import Due, Message, TensorError
+from igc.methods.base import REPORT, Means, Method, Nothing, Traffic, Turn, report
+from igc.methods.worker import Worker
 from igc.optim import OptimizerState, ServerOptimizer
 from igc.projection import Projection, Term
 from igc.records import record
@@ -76,8 +77,8 @@ class KSubspace(Method[State, Nothing]):
         return memory, {**report(worker.sketch(self.matrix(k))), "subspace": torch.tensor(k)}
 
     @override
-    def upload_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"sketch": (self.projection.d,), **REPORT_SHAPES, "subspace": ()}
+    def due(self) -> dict[str, Due]:
+        return {"sketch": Due((self.projection.d,)), **REPORT, "subspace": Due((), whole=True)}
 
     @override
     def group(self, upload: Message, turn: Turn) -> int:

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from igc.messages import Message
-from igc.methods.base import REPORT_SHAPES, Means, Method, Nothing, Traffic, Turn, Worker, report
+from igc.messages import Due, Message
+from igc.methods.base import REPORT, Means, Method, Nothing, Traffic, Turn, report
+from igc.methods.worker import Worker
 from igc.optim import OptimizerState, ServerOptimizer
 from igc.projection import Projection, Term
 from igc.records import record
@@ -67,8 +68,8 @@ class Static(Method[State, Nothing]):
         return memory, report(worker.sketch(self.projection))
 
     @override
-    def upload_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {"sketch": (self.projection.d,), **REPORT_SHAPES}
+    def due(self) -> dict[str, Due]:
+        return {"sketch": Due((self.projection.d,)), **REPORT}
 
     @override
     def group(self, upload: Message, turn: Turn) -> int:

@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from igc.messages import Message, TensorError
+from igc.messages import Due, Message, TensorError
 from igc.methods import k_subspace, static
-from igc.methods.base import Means, Method, MissedError, Sketch, Traffic, Turn, Worker
+from igc.methods.base import Means, Method, MissedError, Traffic, Turn
+from igc.methods.worker import Sketch, Worker
 from igc.projection import Identity, Projection, Term
 from igc.projection.theta import displacement
 from igc.records import record
@@ -129,8 +130,8 @@ class TimeVarying(Method[State, Memory]):
         return memory, tensors
 
     @override
-    def upload_shapes(self) -> dict[str, tuple[int, ...]]:
-        return self.inner.upload_shapes()
+    def due(self) -> dict[str, Due]:
+        return self.inner.due()
 
     @override
     def group(self, upload: Message, turn: Turn) -> int:
@@ -190,14 +191,16 @@ class TimeVarying(Method[State, Memory]):
 
 
 @dataclass(frozen=True)
-class _Ahead:
+class _Ahead(Worker):
     """A worker whose moves all begin with some settled terms."""
 
     worker: Worker
     settled: list[Term]
 
+    @override
     def move_(self, current: Sequence[Term], settled: Sequence[Term] = ()) -> None:
         self.worker.move_(current, [*self.settled, *settled])
 
+    @override
     def sketch(self, projection: Projection) -> Sketch:
         return self.worker.sketch(projection)

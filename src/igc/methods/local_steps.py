@@ -1,0 +1,96 @@
+"""Local training: clients take several steps of their own, and upload how far they came.
+
+    client              x <- sigma;  for each mini-batch b:  x <- x - eta_c (A^T g_b(x) + mu (x - sigma))
+    client -> server    sigma - x, the sum of its steps: a "pseudo-gradient"
+    server              sigma <- sigma - eta weighted_mean(sigma - x)       with eta = 1: the mean of the clients' x
+
+Over the uncompressed method (A = I) and with SGD this is FedAvg (McMahan et al., AISTATS 2017, algorithm 1); with any
+server optimizer, FedOpt (Reddi et al., ICLR 2021, algorithm 1); with mu > 0, FedProx (Li et al., MLSys 2020, algorithm 2).
+Over a compressed one, clients train inside the subspace, and averages are exact, since A is linear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from typing_extensions import override
+
+from igc.methods.worker import Sketch, Worker
+from igc.methods.wrapped import Wrapped
+from igc.optim import ServerOptimizer, Sgd
+from igc.projection import Projection, Term
+
+
+@dataclass(frozen=True)
+class LocalSteps(Wrapped):
+    """Clients train before they upload.
+
+    Attributes:
+        learning_rate: eta_c, of the clients' steps.
+        epochs: times that a client goes through its batch.
+        batch_size: examples of one step; None: all that the client drew.
+        optimizer: the clients' rule; its moments begin at zero in every round, so that clients stay stateless.
+        proximal: mu, the pull back to sigma.
+    """
+
+    learning_rate: float
+    epochs: int = 1
+    batch_size: int | None = None
+    optimizer: ServerOptimizer = field(default_factory=Sgd)
+    proximal: float = 0.0
+
+    @property
+    @override
+    def own(self) -> dict[str, Any]:
+        return {
+            "name": "local-steps",
+            "learning_rate": self.learning_rate,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "optimizer": repr(self.optimizer),
+            "proximal": self.proximal,
+        }
+
+    @override
+    def at_work(self, worker: Worker) -> Worker:
+        return _Training(worker, self)
+
+
+class _Training(Worker):
+    """A worker whose sketch is the way that local training went."""
+
+    def __init__(self, worker: Worker, local: LocalSteps) -> None:
+        self._worker = worker
+        self._local = local
+        self._current: list[Term] = []
+        self._settled: list[Term] = []
+
+    @override
+    def move_(self, current: Sequence[Term], settled: Sequence[Term] = ()) -> None:
+        self._current, self._settled = list(current), list(settled)
+
+    @override
+    def sketch(self, projection: Projection) -> Sketch:
+        """Sigma - x (d,), the weight of the client's whole batch, and the mean loss met in the first epoch."""
+        local = self._local
+        place = next(i for i, term in enumerate(self._current) if term.projection == projection)
+        sigma = self._current[place].sigma
+        x, state = sigma, local.optimizer.init(sigma)
+        steps = self._worker.batches(local.batch_size, local.epochs)
+        met: list[Sketch] = []
+        for step in steps:
+            moved = [*self._current]
+            moved[place] = Term(projection, x)
+            step.move_(moved, self._settled)
+            sketch = step.sketch(projection)
+            gradient = sketch.vector
+            if local.proximal:
+                gradient = gradient + local.proximal * (x - sigma)
+            state, x = local.optimizer.update(state, x, gradient, local.learning_rate)
+            met.append(sketch._replace(vector=torch.empty(0)))
+        first = met[: len(steps) // local.epochs]
+        weight = sum(sketch.weight for sketch in first)
+        return Sketch(sigma - x, weight, sum(s.loss * s.weight for s in first) / weight)
