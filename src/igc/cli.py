@@ -18,6 +18,7 @@ from rich.text import Text
 
 from igc.errors import IgcError
 from igc.experiments.bench.commands import app as bench
+from igc.experiments.compare.commands import compare
 
 # Heavy imports (torch, transformers) wait in the commands that need them, so that --help and typing errors are instant.
 
@@ -169,6 +170,7 @@ def doctor() -> None:
 
 
 app.add_typer(bench)
+app.command()(compare)
 
 
 def main() -> None:

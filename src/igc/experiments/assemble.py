@@ -190,7 +190,15 @@ def _evaluation(recipe: Recipe, task: Task, splits: Any) -> dict[str, list[Examp
                 f" {', '.join(splits) or 'none'}"
             )
         examples: Sequence[Any] = splits[split]
-        prepared[split] = task.prepare(examples)[: recipe.evaluation.max_examples]
+        prepared[split] = _spread(task.prepare(examples), recipe.evaluation.max_examples)
         if not prepared[split]:
             raise DataError(f"evaluation split '{split}' has no usable example")
     return prepared
+
+
+def _spread(examples: list[Example], most: int | None) -> list[Example]:
+    """At most so many examples, evenly spaced: sources come in order, of labels for instance."""
+    count = len(examples)
+    if most is None or count <= most:
+        return examples
+    return [examples[i * count // most] for i in range(most)]

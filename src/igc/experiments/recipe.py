@@ -191,21 +191,16 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         line = re.search(r"line (\d+)", str(error))
         number = int(line[1]) if line else len(text.splitlines())
         raise RecipeError(f"{name_or_path}, line {number}: not valid TOML: {error}") from error
-    _override(tree, [_parse_override(text) for text in overrides])
+    override(tree, [parse_override(text) for text in overrides])
     return Recipe.from_dict(tree, where=str(name_or_path))
 
 
-def _shipped_texts() -> dict[str, str]:
-    folder = resources.files("igc") / "recipes"
-    return {
-        entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8")
-        for entry in folder.iterdir()
-        if entry.name.endswith(".toml")
-    }
+def parse_override(text: str) -> tuple[list[str], Any]:
+    """Keys and value of ``a.b=value``: the value as TOML has it, or a bare word.
 
-
-def _parse_override(text: str) -> tuple[list[str], Any]:
-    """Keys and value of ``a.b=value``."""
+    Raises:
+        RecipeError: it is not of that form.
+    """
     key, equals, value = (part.strip() for part in text.partition("="))
     keys = [part.strip() for part in key.split(".")]
     if not equals or not all(keys):
@@ -218,8 +213,12 @@ def _parse_override(text: str) -> tuple[list[str], Any]:
     return keys, parsed["value"] if parsed.keys() == {"value"} else value
 
 
-def _override(tree: dict[str, Any], overrides: Sequence[tuple[list[str], Any]]) -> None:
-    """Put ``overrides`` into ``tree``; drop the file's settings that mean nothing any more."""
+def override(tree: dict[str, Any], overrides: Sequence[tuple[list[str], Any]]) -> None:
+    """Put settings into a recipe's tree, None taking one out, and drop what means nothing any more.
+
+    Raises:
+        RecipeError: a key leads through a value that is no section.
+    """
     given = {tuple(keys) for keys, _ in overrides}
     for keys, value in overrides:
         place = tree
@@ -227,7 +226,10 @@ def _override(tree: dict[str, Any], overrides: Sequence[tuple[list[str], Any]]) 
             place = place.setdefault(key, {})
             if not isinstance(place, dict):
                 raise RecipeError(f"setting {'.'.join(keys)}: {'.'.join(keys[:depth])} is a value, not a section")
-        place[keys[-1]] = value
+        if value is None:
+            place.pop(keys[-1], None)
+        else:
+            place[keys[-1]] = value
     _shorten_warm_up(tree, given)
     for name, section in _sections():
         values = tree.get(name)
@@ -237,6 +239,15 @@ def _override(tree: dict[str, Any], overrides: Sequence[tuple[list[str], Any]]) 
             changed = any((name, other) in given for other in conditions)
             if changed and (name, key) not in given and section.obstacle(key, values):
                 values.pop(key, None)
+
+
+def _shipped_texts() -> dict[str, str]:
+    folder = resources.files("igc") / "recipes"
+    return {
+        entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".toml")
+    }
 
 
 def _shorten_warm_up(tree: dict[str, Any], given: set[tuple[str, ...]]) -> None:

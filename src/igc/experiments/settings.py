@@ -200,7 +200,7 @@ class EvaluationSettings(Section):
     Attributes:
         every: rounds between two evaluations; before the first and after the last round there is one in any case.
         splits: the data's evaluation splits to use; the first is the headline.
-        max_examples: of each split, evaluate the first so many; None: all.
+        max_examples: of each split, evaluate at most so many, evenly spaced; None: all.
     """
 
     every: PositiveInt = 10

@@ -35,6 +35,7 @@ def summarise(experiment: Experiment, records: Sequence[dict[str, Any]]) -> dict
         "task": e.task.name,
         "method": recipe.method.name,
         "metric_name": e.task.metric_name,
+        "higher_is_better": e.task.higher_is_better,
         "split": recipe.evaluation.splits[0],
         "initial_metric": evaluated[0]["metric"],
         "final_metric": last["metric"],

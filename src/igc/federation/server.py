@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from torch import Tensor
 
 from igc.federation.aggregate import WeightedMean
 from igc.federation.engine import DROPPED, MISSED, Engine, Reply, Request
@@ -78,7 +80,7 @@ class Server:
         mean = WeightedMean()
         dropped: list[str] = []
         rejected: dict[str, str] = {}
-        for reply in engine.exchange(number, [self._request(turn) for turn in turns.values()]):
+        for reply in engine.exchange(number, list(self._requests(turns.values()))):
             if reply.payload is not None:
                 self.ledger.received(reply.client, reply.payload)
             if reply.error == DROPPED:
@@ -103,11 +105,17 @@ class Server:
             traffic=self.ledger.close_round(number),
         )
 
-    def _request(self, turn: Turn) -> Request:
-        tensors = self.method.download(self.state, turn)
-        payload = encode(Message(Kind.DOWNLOAD, turn.round, tensors), self._agreement)
-        self.ledger.sent(turn.client, payload)
-        return Request(turn.client, turn.position, payload)
+    def _requests(self, turns: Iterable[Turn]) -> Iterator[Request]:
+        sent: dict[str, Tensor] = {}
+        payload = b""
+        for turn in turns:
+            tensors = self.method.download(self.state, turn)
+            # Where a method sends everybody the same, as static ones do, it is encoded once.
+            if tensors.keys() != sent.keys() or any(tensors[name] is not sent[name] for name in sent):
+                payload = encode(Message(Kind.DOWNLOAD, turn.round, tensors), self._agreement)
+                sent = tensors
+            self.ledger.sent(turn.client, payload)
+            yield Request(turn.client, turn.position, payload)
 
     def _fold_in(self, mean: WeightedMean, reply: Reply, turn: Turn) -> str:
         """Add an upload to the mean; the reason, if it cannot be used."""

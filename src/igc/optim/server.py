@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -55,9 +56,9 @@ class Sgd(ServerOptimizer):
     def update(
         self, state: OptimizerState, sigma: Tensor, mean: Tensor, learning_rate: float
     ) -> tuple[OptimizerState, Tensor]:
-        velocity = mean if state.first is None else self.momentum * state.first + mean
+        velocity = mean if state.first is None else torch.add(mean, state.first, alpha=self.momentum)
         kept = None if state.first is None else velocity
-        return OptimizerState(state.steps + 1, kept), sigma - learning_rate * velocity
+        return OptimizerState(state.steps + 1, kept), torch.sub(sigma, velocity, alpha=learning_rate)
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,9 @@ class Adam(ServerOptimizer):
     ) -> tuple[OptimizerState, Tensor]:
         assert state.first is not None and state.second is not None
         steps = state.steps + 1
-        first = self.beta1 * state.first + (1 - self.beta1) * mean
-        second = self.beta2 * state.second + (1 - self.beta2) * mean.square()
-        step = first / (1 - self.beta1**steps)
-        scale = (second / (1 - self.beta2**steps)).sqrt() + self.epsilon
-        return OptimizerState(steps, first, second), sigma - learning_rate * step / scale
+        # In few passes over memory: for uncompressed methods sigma is as long as the model.
+        first = torch.lerp(mean, state.first, self.beta1)
+        second = (self.beta2 * state.second).addcmul_(mean, mean, value=1 - self.beta2)
+        scale = second.sqrt().div_(math.sqrt(1 - self.beta2**steps)).add_(self.epsilon)
+        moved = torch.addcdiv(sigma, first, scale, value=-learning_rate / (1 - self.beta1**steps))
+        return OptimizerState(steps, first, second), moved

@@ -1,0 +1,103 @@
+"""Who takes part in a comparison: each a name for a few settings on top of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from igc.errors import RecipeError, did_you_mean
+from igc.experiments.recipe import Recipe, override, parse_override
+
+Settings = Mapping[str, Any]  # dotted key -> value; None takes the key out of the recipe
+
+RATE: Final = "optimizer.learning_rate"
+LOCAL_RATE: Final = "local.learning_rate"
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A method with its settings, as a comparison runs it.
+
+    Attributes:
+        name: as on the command line, in tables and in folders.
+        about: what it is, and whose.
+        settings: on top of the recipe.
+        tuned: the key of the learning rate that is tuned.
+        start: the rate that tuning starts from; None: the recipe's own, times ``relative``.
+        relative: see ``start``.
+    """
+
+    name: str
+    about: str
+    settings: Settings = field(default_factory=dict)
+    tuned: str = RATE
+    start: float | None = None
+    relative: float = 1.0
+
+    def first_rate(self, base: Recipe) -> float:
+        """The learning rate that tuning starts from."""
+        return self.relative * base.optimizer.learning_rate if self.start is None else self.start
+
+    def recipe(self, base: Recipe, rate: float, extra: Settings) -> Recipe:
+        """The recipe of one run: the base with this entrant's settings, a learning rate, and ``extra`` on top.
+
+        Raises:
+            RecipeError: the settings do not fit the recipe.
+        """
+        tree = base.to_dict()
+        override(tree, [(key.split("."), value) for key, value in {**self.settings, self.tuned: rate, **extra}.items()])
+        return Recipe.from_dict(tree, where=f"method {self.name}")
+
+
+def _sgd(momentum: float = 0.0) -> dict[str, Any]:
+    return {"optimizer.name": "sgd", "optimizer.momentum": momentum}
+
+
+# McMahan et al.: clients go once through all that they have, and the server takes their mean.
+_FEDAVG: Final = {
+    "method.name": "fedavg",
+    "local.epochs": 1,
+    "federation.batch_size": None,
+    **_sgd(),
+    "optimizer.learning_rate": 1.0,
+    "optimizer.schedule": "constant",
+    "optimizer.warmup_rounds": 0,
+}
+
+_ALL: Final = (
+    Entrant(
+        "static",
+        "intrinsic gradient compression, one subspace (Melas-Kyriazi and Wang 2022)",
+        {"method.name": "static"},
+    ),
+    Entrant("time-varying", "the same, fresh matrices every epoch", {"method.name": "time-varying"}),
+    Entrant("k-subspace", "the same, K subspaces at once", {"method.name": "k-subspace"}),
+    Entrant("fedsgd", "uncompressed (McMahan et al. 2017), Adam", {"method.name": "fedsgd"}, relative=0.1),
+    Entrant("fedavg", "uncompressed local epochs (McMahan et al. 2017)", _FEDAVG, LOCAL_RATE, start=0.1),
+)
+
+ENTRANTS: Final[Mapping[str, Entrant]] = {entrant.name: entrant for entrant in _ALL}
+
+
+def entrants(names: Iterable[str]) -> list[Entrant]:
+    """The entrants of these names; ``NAME+KEY=VALUE`` is one with another setting, or several.
+
+    Raises:
+        RecipeError: a name is not known, or comes twice.
+    """
+    found: dict[str, Entrant] = {}
+    for name in names:
+        plain, *changes = name.split("+")
+        if plain not in ENTRANTS:
+            raise RecipeError(
+                f"no method '{plain}' to compare{did_you_mean(plain, ENTRANTS)}; known: {', '.join(ENTRANTS)}"
+            )
+        if name in found:
+            raise RecipeError(f"method '{name}' is named twice; name it once")
+        settings = {".".join(keys): value for keys, value in map(parse_override, changes)}
+        base = ENTRANTS[plain]
+        # A rate that was asked for is where tuning starts.
+        start = settings.pop(base.tuned, base.start)
+        found[name] = replace(base, name=name, settings={**base.settings, **settings}, start=start)
+    return list(found.values())

@@ -1,0 +1,93 @@
+"""What a comparison prints: the table, and who is at work."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from igc.experiments.format import format_bytes, format_duration, format_factor, format_metric
+
+
+def table(lines: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """One table for each budget, the best method first."""
+    budgets = dict.fromkeys((line["budget"], line["budget_bytes"] or line["rounds"]) for line in lines)
+    return [_table(kind, size, [ln for ln in lines if _budget(ln) == (kind, size)]) for kind, size in budgets]
+
+
+def _budget(line: Mapping[str, Any]) -> tuple[str, int]:
+    return line["budget"], line["budget_bytes"] or line["rounds"]
+
+
+def _table(kind: str, size: int, lines: Sequence[Mapping[str, Any]]) -> Table:
+    first = lines[0]
+    limit = f"{size:,} rounds each" if kind == "rounds" else f"at most {format_bytes(size)} each, all clients together"
+    found = Table(title=f"{first['title']}: {limit}", title_justify="left", box=None, pad_edge=False)
+    name = next((line["metric_name"] for line in lines if line["metric_name"]), "metric")
+    found.add_column("method", no_wrap=True)
+    for column in (name, "up", "down", "total", "fewer", "rounds", "rate", "time"):
+        found.add_column(column, justify="right", no_wrap=True)
+    for line in sorted(lines, key=_rank):
+        found.add_row(*_cells(line))
+    return found
+
+
+def _rank(line: Mapping[str, Any]) -> tuple[bool, float]:
+    metric = line["metric"]
+    return metric is None, 0.0 if metric is None else -metric if line["higher_is_better"] else metric
+
+
+def _cells(line: Mapping[str, Any]) -> list[str]:
+    if line["metric"] is None:
+        return [line["method"], line["status"]]
+    spread = f" ± {format_metric(line['metric_std'])}" if line["seeds"] > 1 else ""
+    up, down = line["bytes_up"], line["bytes_down"]
+    return [
+        line["method"],
+        format_metric(line["metric"]) + spread,
+        format_bytes(up),
+        format_bytes(down),
+        format_bytes(up + down),
+        "-" if line["factor"] is None else format_factor(line["factor"]),
+        f"{line['rounds']:,}",
+        f"{line['learning_rate']:g}",
+        format_duration(line["seconds"]),
+    ]
+
+
+class AtWork:
+    """Shows which run each entrant is at: bars on a terminal, a line for each run elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lock = threading.Lock()
+        self._labels: dict[str, str] = {}
+        self._tasks: dict[str, TaskID] = {}
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bars = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def say(self, entrant: str, label: str, done: int, rounds: int) -> None:
+        """A run of an entrant begins, or is so many rounds further; from any thread."""
+        with self._lock:
+            if self._labels.get(entrant) != label:
+                self._labels[entrant] = label
+                if not self._console.is_terminal:
+                    self._console.print(f"{label}, {rounds} rounds", markup=False, highlight=False, soft_wrap=True)
+                if entrant in self._tasks:
+                    self._bars.remove_task(self._tasks[entrant])
+                self._tasks[entrant] = self._bars.add_task(label, total=rounds)
+            self._bars.update(self._tasks[entrant], completed=done)

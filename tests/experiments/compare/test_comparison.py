@@ -1,0 +1,213 @@
+"""Comparisons of tiny runs: real training, real folders; runs in this process, but for the test of processes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import pytest
+
+from igc.errors import IgcError, RunError, TrainingError
+from igc.experiments import metrics
+from igc.experiments.compare.campaign import Terms
+from igc.experiments.compare.comparison import CSV, JSON, compare, read
+from igc.experiments.compare.entrants import Entrant, entrants
+from igc.experiments.compare.execute import OUTCOME, Executor, OutOfTimeError
+from igc.experiments.compare.one import Silent
+from igc.experiments.recipe import Recipe, load
+from igc.experiments.run import RECIPE, SUMMARY, Run
+from support.command import igc
+from support.tiny import write_recipe
+
+
+class InThisProcess(Executor):
+    """Trains without a process for each run, and counts; `left` runs until time is up."""
+
+    def __init__(self, left: float = math.inf) -> None:
+        super().__init__(threads=1)
+        object.__setattr__(self, "trained", [])
+        object.__setattr__(self, "left", left)
+
+    trained: list[Path]
+    left: float
+
+    def run(self, folder: Path, recipe: Recipe, watch: Callable[[int], None] | None = None) -> dict[str, Any] | None:
+        if (folder / SUMMARY).exists():
+            return Run.open(folder).summary
+        if (folder / OUTCOME).exists():
+            return None
+        if len(self.trained) >= self.left:
+            raise OutOfTimeError
+        self.trained.append(folder)
+        try:
+            return Run.create(recipe, folder).train(Silent())
+        except TrainingError:
+            (folder / OUTCOME).write_text("{}")
+            return None
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    return load(write_recipe(tmp_path_factory.mktemp("tiny"), federation={"rounds": 4}))
+
+
+def terms(**changes: Any) -> Terms:
+    return Terms(
+        **{"rounds": 4, "budget": None, "seeds": 2, "trials": 2, "test": "test", "validation": "validation", **changes}
+    )
+
+
+def quiet(*news: Any) -> None:
+    pass
+
+
+def run(base: Recipe, names: list[str], asked: Terms, folder: Path, executor: Executor) -> tuple[Any, list[str]]:
+    return compare(base, entrants(names), asked, folder, executor, 1, quiet)
+
+
+def test_the_table_is_what_the_runs_say(tiny: Recipe, tmp_path: Path) -> None:
+    executor = InThisProcess()
+    lines, unfinished = run(tiny, ["static", "fedsgd"], terms(), tmp_path, executor)
+    assert not unfinished
+    assert lines == json.loads((tmp_path / JSON).read_text()) == read(tmp_path)
+    assert [line["method"] for line in lines] == ["static", "fedsgd"]
+    for line in lines:
+        runs = [Run.open(tmp_path / folder) for folder in line["runs"]]
+        assert [r.recipe.seed for r in runs] == [5, 6]
+        assert {r.recipe.optimizer.learning_rate for r in runs} == {line["learning_rate"]}
+        test = [r.summary["final_metrics"]["test"]["accuracy"] for r in runs]
+        assert line["metric"] == fmean(test)
+        assert line["metric_std"] == stdev(test)
+        assert line["bytes_up"] == fmean(r.summary["bytes_up"] for r in runs)
+        assert line["bytes_down"] == fmean(r.summary["bytes_down"] for r in runs)
+        assert (line["rounds"], line["seeds"], line["status"]) == (4, 2, "complete")
+        assert len(line["trials"]) == 2
+        # Chosen on validation, and the choice was the best there.
+        best = max(trial["metric"] for trial in line["trials"])
+        chosen = [trial["metric"] for trial in line["trials"] if trial["learning_rate"] == line["learning_rate"]]
+        assert chosen == [best] == [runs[0].summary["final_metrics"]["validation"]["accuracy"]]
+    with (tmp_path / CSV).open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == ["static", "fedsgd"]
+    assert float(rows[0]["metric"]) == lines[0]["metric"]
+
+
+def test_what_was_run_is_not_run_again_and_time_that_is_up_is_gone_on_from(tiny: Recipe, tmp_path: Path) -> None:
+    whole = InThisProcess()
+    expected, _ = run(tiny, ["static", "fedsgd"], terms(), tmp_path / "whole", whole)
+    first = InThisProcess(left=4)
+    lines, unfinished = run(tiny, ["static", "fedsgd"], terms(), tmp_path / "cut", first)
+    assert unfinished == ["fedsgd"]
+    assert [line["method"] for line in lines] == ["static"]
+    second = InThisProcess()
+    lines, unfinished = run(tiny, ["static", "fedsgd"], terms(), tmp_path / "cut", second)
+    assert not unfinished
+    assert len(first.trained) + len(second.trained) == len(whole.trained)
+    timeless = [[{k: v for k, v in line.items() if k != "seconds"} for line in found] for found in (lines, expected)]
+    assert timeless[0] == timeless[1]
+
+
+def test_more_methods_join_later_and_another_recipe_is_refused(tiny: Recipe, tmp_path: Path) -> None:
+    executor = InThisProcess()
+    run(tiny, ["static"], terms(seeds=1), tmp_path, executor)
+    lines, _ = run(tiny, ["fedsgd"], terms(seeds=1, trials=1, validation=None), tmp_path, executor)
+    assert [line["method"] for line in lines] == ["static", "fedsgd"]
+    with pytest.raises(RunError, match="holds a comparison of another recipe"):
+        run(tiny.model_copy(update={"seed": 6}), ["static"], terms(), tmp_path, executor)
+
+
+@pytest.mark.parametrize("budget", [6_000, 20_000, 900_000])
+def test_a_budget_of_bytes_is_spent_and_not_passed(budget: int, tiny: Recipe, tmp_path: Path) -> None:
+    cap = 30
+    asked = terms(budget=budget, rounds=cap, seeds=1, trials=1, validation=None)
+    lines, _ = run(tiny, ["static", "fedsgd", "time-varying"], asked, tmp_path, InThisProcess())
+    for line in lines:
+        if line["rounds"] == 0:
+            assert line["metric"] is None
+            assert line["status"] == "not one round fits the budget"
+            continue
+        (folder,) = (tmp_path / r for r in line["runs"])
+        assert line["bytes_up"] + line["bytes_down"] <= budget
+        last = metrics.read(folder / "metrics.jsonl")[-1]
+        per_round = last["total_up"] + last["total_down"]
+        assert line["rounds"] == cap or per_round + last["bytes_up"] + last["bytes_down"] > 0.85 * budget
+    rounds = {line["method"]: line["rounds"] for line in lines}
+    assert rounds["fedsgd"] <= rounds["time-varying"] <= rounds["static"]
+
+
+def test_an_entrant_that_breaks_down_is_a_line_too(tiny: Recipe, tmp_path: Path) -> None:
+    wild = [Entrant("wild", "", {"optimizer.name": "sgd"}, start=1e30)]
+    lines, _ = compare(tiny, wild, terms(seeds=1), tmp_path, InThisProcess(), 1, quiet)
+    assert lines[0]["metric"] is None
+    assert "broke down" in lines[0]["status"]
+    assert [trial["metric"] for trial in lines[0]["trials"]] == [None, None]
+
+
+def test_a_fault_comes_out_before_anything_is_trained(tiny: Recipe, tmp_path: Path) -> None:
+    executor = InThisProcess()
+    with pytest.raises(IgcError, match="means nothing where name = 'fedsgd'"):
+        run(tiny, ["static", "fedsgd+method.dim=7"], terms(), tmp_path, executor)
+    assert not executor.trained
+
+
+def test_a_damaged_table_is_named(tmp_path: Path) -> None:
+    (tmp_path / JSON).write_text('{"method"')
+    with pytest.raises(RunError, match=r"comparison\.json.*runs are kept"):
+        read(tmp_path)
+
+
+def test_a_run_in_its_own_process_stops_with_a_checkpoint_and_goes_on(tiny: Recipe, tmp_path: Path) -> None:
+    long = tiny.model_copy(update={"federation": tiny.federation.model_copy(update={"rounds": 400})})
+    executor = Executor(threads=1)
+    folder = tmp_path / "run"
+
+    def interrupt(rounds: int) -> None:
+        if rounds >= 5:
+            executor.stop.set()
+
+    with pytest.raises(OutOfTimeError):
+        executor.run(folder, long, interrupt)
+    done = metrics.read(folder / "metrics.jsonl")[-1]["round"]
+    assert 5 <= done < 400
+    assert not (folder / SUMMARY).exists()
+    short = long.federation.model_copy(update={"rounds": done + 2})
+    (folder / RECIPE).write_text(long.model_copy(update={"federation": short}).anchored().to_toml())
+    summary = Executor(threads=1).run(folder, long)
+    assert summary is not None
+    assert summary["rounds"] == done + 2
+    assert [record["round"] for record in metrics.read(folder / "metrics.jsonl")] == list(range(done + 3))
+
+
+def test_a_run_that_cannot_be_made_says_why(tiny: Recipe, tmp_path: Path) -> None:
+    wrong = tiny.model_copy(update={"evaluation": tiny.evaluation.model_copy(update={"splits": ("tset",)})})
+    with pytest.raises(RunError, match="no split 'tset'; did you mean 'test'"):
+        Executor(threads=1).run(tmp_path / "run", wrong)
+
+
+def test_no_time_at_all_trains_nothing(tiny: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(OutOfTimeError):
+        Executor(threads=1, deadline=time.monotonic()).run(tmp_path / "run", tiny)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_the_command_prints_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = write_recipe(tmp_path / "tiny")
+    folder = tmp_path / "out"
+    arguments = ["compare", str(recipe), "--methods", "static", "--rounds", "2", "--no-tune", "--out", str(folder)]
+    outcome = igc(arguments, capsys, monkeypatch)
+    assert outcome.code == 0
+    assert "Tiny: 2 rounds each" in outcome.out
+    assert f"igc report {folder}" in outcome.out
+    assert "static, rate 0.02, seed 5, 2 rounds" in outcome.err
+    listed = igc(["compare", str(recipe), "--methods", "list"], capsys, monkeypatch)
+    assert "McMahan" in listed.out
+    refused = igc(["compare", str(recipe), "--methods", "sttic"], capsys, monkeypatch)
+    assert (refused.code, "did you mean 'static'?" in refused.err) == (2, True)

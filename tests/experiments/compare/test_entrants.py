@@ -1,0 +1,52 @@
+"""Who takes part, and with which settings."""
+
+from __future__ import annotations
+
+import pytest
+
+from igc.errors import RecipeError
+from igc.experiments.compare.entrants import ENTRANTS, RATE, entrants
+from igc.experiments.recipe import load, shipped
+
+
+@pytest.mark.parametrize("name", ENTRANTS)
+@pytest.mark.parametrize("recipe", ["movie-reviews", "movie-reviews-fedsgd", "shakespeare"])
+def test_every_entrant_fits_a_recipe_and_is_set_as_it_says(name: str, recipe: str) -> None:
+    base, entrant = load(recipe), ENTRANTS[name]
+    made = entrant.recipe(base, 0.125, {"federation.rounds": 3, "seed": 9})
+    tree = made.to_dict()
+    for key, value in {**entrant.settings, entrant.tuned: 0.125}.items():
+        section, leaf = key.split(".")
+        assert tree[section].get(leaf) == value
+    assert (made.seed, made.federation.rounds) == (9, 3)
+    assert made.optimizer.warmup_rounds <= 3
+    assert made.data == base.data
+    assert entrant.first_rate(base) > 0
+
+
+def test_there_is_an_entrant_for_every_shipped_method() -> None:
+    names = {entrant.recipe(load("movie-reviews"), 0.1, {}).method.name for entrant in ENTRANTS.values()}
+    assert {load(recipe.name).method.name for recipe in shipped()} <= names
+
+
+def test_settings_after_a_plus() -> None:
+    plain, small, rated = entrants(["static", "static+method.dim=64", f"static+method.dim=32+{RATE}=0.25"])
+    base = load("movie-reviews")
+    assert plain.recipe(base, 1e-3, {}).method.dim == base.method.dim
+    assert small.recipe(base, 1e-3, {}).method.dim == 64
+    assert small.name == "static+method.dim=64"
+    assert rated.first_rate(base) == 0.25
+    assert rated.recipe(base, 0.5, {}).optimizer.learning_rate == 0.5
+
+
+def test_a_name_that_is_not_known_or_comes_twice_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"no method 'statc' to compare; did you mean 'static'\?; known: static"):
+        entrants(["statc"])
+    with pytest.raises(RecipeError, match="'static' is named twice"):
+        entrants(["static", "static"])
+
+
+def test_a_setting_that_does_not_fit_names_the_method() -> None:
+    (wrong,) = entrants(["fedsgd+method.dim=3"])
+    with pytest.raises(RecipeError, match=r"method fedsgd\+method\.dim=3: method\.dim: means nothing"):
+        wrong.recipe(load("movie-reviews"), 0.1, {})
