@@ -19,6 +19,7 @@ from rich.text import Text
 from igc.errors import IgcError
 from igc.experiments.bench.commands import app as bench
 from igc.experiments.compare.commands import compare
+from igc.experiments.dimension.commands import dimension
 
 # Heavy imports (torch, transformers) wait in the commands that need them, so that --help and typing errors are instant.
 
@@ -171,6 +172,7 @@ def doctor() -> None:
 
 app.add_typer(bench)
 app.command()(compare)
+app.command()(dimension)
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from igc.experiments.format import format_bytes, format_metric
 _SPLITS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _FADED = "#C4C4C4"
 _QUIET = "#5F5F5F"
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.edgecolor": _FADED,
     "axes.labelcolor": _QUIET,
@@ -62,7 +62,7 @@ def write_plots(folder: Path, records: Sequence[Mapping[str, Any]], summary: Map
         RunError: a file cannot be written.
     """
     paths = []
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a title may be in any script
         for name, draw in (("metric-vs-rounds", _against_rounds), ("metric-vs-bytes", _against_bytes)):
             figure = draw(records, summary)

@@ -4,52 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import pytest
 
-from igc.errors import IgcError, RunError, TrainingError
+from igc.errors import IgcError, RunError
 from igc.experiments import metrics
 from igc.experiments.compare.campaign import Terms
 from igc.experiments.compare.comparison import CSV, JSON, compare, read
 from igc.experiments.compare.entrants import Entrant, entrants
-from igc.experiments.compare.execute import OUTCOME, Executor, OutOfTimeError
-from igc.experiments.compare.one import Silent
+from igc.experiments.compare.execute import Executor, OutOfTimeError
 from igc.experiments.recipe import Recipe, load
 from igc.experiments.run import RECIPE, SUMMARY, Run
 from support.command import igc
+from support.in_this_process import InThisProcess
 from support.tiny import write_recipe
-
-
-class InThisProcess(Executor):
-    """Trains without a process for each run, and counts; `left` runs until time is up."""
-
-    def __init__(self, left: float = math.inf) -> None:
-        super().__init__(threads=1)
-        object.__setattr__(self, "trained", [])
-        object.__setattr__(self, "left", left)
-
-    trained: list[Path]
-    left: float
-
-    def run(self, folder: Path, recipe: Recipe, watch: Callable[[int], None] | None = None) -> dict[str, Any] | None:
-        if (folder / SUMMARY).exists():
-            return Run.open(folder).summary
-        if (folder / OUTCOME).exists():
-            return None
-        if len(self.trained) >= self.left:
-            raise OutOfTimeError
-        self.trained.append(folder)
-        try:
-            return Run.create(recipe, folder).train(Silent())
-        except TrainingError:
-            (folder / OUTCOME).write_text("{}")
-            return None
 
 
 @pytest.fixture(scope="module")

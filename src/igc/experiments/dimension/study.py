@@ -1,0 +1,205 @@
+"""A study of the intrinsic dimension: runs at one d after the other, in a comparison's folder.
+
+STUDY/dimension.json, .csv    the answer and every point
+STUDY/dimension.svg, .png     quality against d
+STUDY/comparison.json         the same runs as a comparison, for `igc report`
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from igc.errors import RunError
+from igc.experiments.atomic import write_atomically
+from igc.experiments.compare.campaign import Terms
+from igc.experiments.compare.comparison import Line, Say, compare
+from igc.experiments.compare.entrants import entrants
+from igc.experiments.compare.execute import Executor
+from igc.experiments.dimension.search import bracket, next_dim
+from igc.experiments.recipe import Recipe
+from igc.experiments.run import Run
+
+JSON: Final = "dimension.json"
+_YARDSTICK: Final = "fedsgd"
+
+Measure = Literal["ratio", "gain"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One d.
+
+    Attributes:
+        d: dimensions.
+        metric: mean over seeds; None where training broke down.
+        metric_std: over seeds.
+        quality: share of the uncompressed quality.
+        reached: whether that is the target or more.
+        learning_rate: the one that tuning chose.
+        bytes: up and down, mean over seeds.
+    """
+
+    d: int
+    metric: float | None
+    metric_std: float | None
+    quality: float | None
+    reached: bool
+    learning_rate: float
+    bytes: float | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was found.
+
+    Attributes:
+        target: share of the uncompressed quality that was asked for.
+        measure: "ratio": metric over uncompressed metric, as Li et al. (2018) define d90 (the inverse, where less is
+            better); "gain": improvement over theta_0, over the uncompressed improvement.
+        d: the smallest d that reached it; None where none did.
+        fails: the largest smaller d that did not; None where none is known.
+        uncompressed: metric of uncompressed training.
+        initial: metric of theta_0.
+        bar: the metric that is the target.
+        metric_name: what is measured.
+        D: parameters.
+        points: by d.
+    """
+
+    title: str
+    target: float
+    measure: Measure
+    d: int | None
+    fails: int | None
+    uncompressed: float
+    initial: float
+    bar: float
+    metric_name: str
+    D: int
+    points: tuple[Point, ...]
+
+
+def study(
+    base: Recipe,
+    terms: Terms,
+    target: float,
+    measure: Measure | None,
+    start: int,
+    resolution: float,
+    folder: Path,
+    executor: Executor,
+    say: Say,
+    found: Callable[[Study], object],
+) -> tuple[Study | None, bool]:
+    """Search; what the folder holds already is not run again.
+
+    Args:
+        base: the recipe; its method is replaced.
+        terms: what every d, and the uncompressed yardstick, gets.
+        target: share of the uncompressed quality.
+        measure: see `Study`; None: "ratio" where more of the metric is better, else "gain".
+        start: the first d.
+        resolution: factor within which the answer is wanted.
+        folder: the study's.
+        executor: trains runs.
+        say: told what goes on.
+        found: told after every point.
+
+    Returns:
+        What is known, and whether that is the answer: False where time was up.
+
+    Raises:
+        RunError: uncompressed training breaks down, or is no better than theta_0.
+        IgcError: the recipe does not fit.
+    """
+
+    def line_of(name: str) -> Line | None:
+        lines, unfinished = compare(base, entrants([name]), terms, folder, executor, 1, say)
+        return None if unfinished else next(line for line in lines if line["method"] == name)
+
+    yardstick = line_of(_YARDSTICK)
+    if yardstick is None:
+        return None, False
+    scale = _Scale.of(yardstick, folder, measure)
+    points: dict[int, Point] = {}
+    done = False
+    while not done:
+        d = next_dim({p.d: p.reached for p in points.values()}, start, scale.D, resolution)
+        if d is None:
+            done = True
+        else:
+            line = line_of(f"static+method.dim={d}")
+            if line is None:
+                break
+            points[d] = scale.point(d, line, target)
+        known = scale.study(base.title, target, list(points.values()))
+        write_atomically(folder / JSON, json.dumps(asdict(known), indent=2) + "\n")
+        found(known)
+    return (known if points else None), done
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """From metrics to qualities."""
+
+    measure: Measure
+    higher_is_better: bool
+    initial: float
+    full: float
+    metric_name: str
+    D: int
+
+    @classmethod
+    def of(cls, line: Line, folder: Path, measure: Measure | None) -> _Scale:
+        if line["metric"] is None:
+            raise RunError(f"uncompressed training gives nothing to compare with: {line['status']}; set another rate")
+        summary: dict[str, Any] = Run.open(folder / line["runs"][0]).summary
+        higher = line["higher_is_better"]
+        chosen: Measure = measure or ("ratio" if higher else "gain")
+        initial, full = summary["initial_metric"], line["metric"]
+        if chosen == "gain" and (full <= initial if higher else full >= initial):
+            raise RunError(
+                f"uncompressed training ends at {line['metric_name']} {full:.4g}, where it began at {initial:.4g}: there is"
+                " no gain to reach a share of; train for more rounds, or set another learning rate"
+            )
+        return cls(chosen, higher, initial, full, line["metric_name"], summary["D"])
+
+    def quality(self, metric: float) -> float:
+        """The share of the uncompressed quality that a metric is."""
+        if self.measure == "ratio":
+            return metric / self.full if self.higher_is_better else self.full / metric
+        return (metric - self.initial) / (self.full - self.initial)
+
+    def metric(self, quality: float) -> float:
+        """The metric of a quality."""
+        if self.measure == "ratio":
+            return quality * self.full if self.higher_is_better else self.full / quality
+        return self.initial + quality * (self.full - self.initial)
+
+    def point(self, d: int, line: Line, target: float) -> Point:
+        metric = line["metric"]
+        quality = None if metric is None else self.quality(metric)
+        spent = None if metric is None else line["bytes_up"] + line["bytes_down"]
+        well = quality is not None and quality >= target
+        return Point(d, metric, line["metric_std"], quality, well, line["learning_rate"], spent)
+
+    def study(self, title: str, target: float, points: Sequence[Point]) -> Study:
+        fails, reaches = bracket({point.d: point.reached for point in points})
+        ordered = tuple(sorted(points, key=lambda point: point.d))
+        return Study(
+            title=title,
+            target=target,
+            measure=self.measure,
+            d=reaches,
+            fails=fails,
+            uncompressed=self.full,
+            initial=self.initial,
+            bar=self.metric(target),
+            metric_name=self.metric_name,
+            D=self.D,
+            points=ordered,
+        )

@@ -1,0 +1,44 @@
+"""A study of a tiny recipe: real training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from igc.experiments.compare.comparison import read
+from support.command import igc
+from support.in_this_process import InThisProcess
+from support.tiny import write_recipe
+
+
+def test_the_command_finds_a_d_and_goes_on_where_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [2]
+    monkeypatch.setattr("igc.experiments.compare.execute.Executor", lambda threads, deadline: InThisProcess(left[0]))
+    recipe, folder = write_recipe(tmp_path / "tiny"), tmp_path / "study"
+    arguments = ["dimension", str(recipe), "--no-tune", "--resolution", "4", "--start", "16", "--out", str(folder)]
+    arguments += ["--target", "0.8"]
+    late = igc(arguments, capsys, monkeypatch)
+    assert (late.code, "time is up" in late.err) == (0, True)
+    left[0] = 99
+    outcome = igc(arguments, capsys, monkeypatch)
+    assert outcome.code == 0
+    study = json.loads((folder / "dimension.json").read_text())
+    lines = {line["method"]: line for line in read(folder)}
+    full = lines["fedsgd"]["metric"]
+    assert study["bar"] == pytest.approx(0.8 * full)
+    for point in study["points"]:
+        assert point["metric"] == lines[f"static+method.dim={point['d']}"]["metric"]
+        assert point["reached"] == (point["metric"] >= study["bar"] - 1e-12)
+    reached = [point["d"] for point in study["points"] if point["reached"]]
+    assert study["d"] == min(reached)
+    assert f"d = {study['d']} reaches 80% of the uncompressed accuracy" in outcome.out
+    assert (folder / "dimension.png").read_bytes()[:4] == b"\x89PNG"
+    assert (folder / "dimension.svg").stat().st_size > 1000
+    again = igc(arguments, capsys, monkeypatch)
+    assert again.out == outcome.out
+    wrong = igc([*arguments, "--resolution", "1"], capsys, monkeypatch)
+    assert (wrong.code, "must be above 1" in wrong.err) == (2, True)
