@@ -33,6 +33,7 @@ def save_adapter(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     about: Mapping[str, Any] | None = None,
+    dense: bool = False,
 ) -> None:
     """Write an adapter.
 
@@ -43,11 +44,13 @@ def save_adapter(
         include: the patterns that chose them.
         exclude: the patterns that left tensors out.
         about: anything JSON-ready that helps a reader, such as the base model's name.
+        dense: write D numbers of an uncompressed method, too; worth it where few tensors are trained, as with LoRA.
 
     Raises:
-        AdapterError: there is nothing compressed to save (an uncompressed method's displacement is as large as the model).
+        AdapterError: there is nothing compressed to save (an uncompressed method's displacement is as large as the model),
+            and ``dense`` was not asked for.
     """
-    if any(isinstance(term.projection, Identity) for term in terms):
+    if not dense and any(isinstance(term.projection, Identity) for term in terms):
         raise AdapterError(
             "an uncompressed method has no adapter, its update is as large as the model; export it merged"
         )

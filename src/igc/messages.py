@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from igc.codecs import BY_NUMBER, CODECS
+from igc.codecs import BY_NUMBER, CODECS, CodecError, NotFiniteScaleError
 from igc.errors import IgcError
 
 MAGIC: Final = b"IGC"
@@ -263,7 +263,13 @@ def _read_tensors(body: memoryview, count: int) -> dict[str, Tensor]:
         # Sizes are compared before anything of that size is allocated; beside a zero, too, they must fit 64 bits.
         if math.prod(shape) > 8 * len(body) or math.prod(size or 1 for size in shape) > _MAX_SPAN:
             raise LengthError(f"'{name}' claims shape {shape} in a message of {len(body)} bytes")
-        tensors[name] = codec.decode(bytes(take(codec.length(shape))), shape)
+        data = bytes(take(codec.length(shape)))
+        try:
+            tensors[name] = codec.decode(data, shape)
+        except NotFiniteScaleError as error:
+            raise NotFiniteError(f"'{name}' holds NaN or infinity ({error})") from None
+        except CodecError as error:
+            raise TensorError(f"'{name}': {error}") from None
     if at != len(body):
         raise LengthError(f"{len(body) - at} bytes are left over after the last tensor")
     return tensors

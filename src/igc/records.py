@@ -28,19 +28,27 @@ def record(cls: type[T]) -> type[T]:
     return made
 
 
-def to_tree(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """A JSON-ready tree of a value; its tensors go into ``tensors`` under the digest of their content, each once."""
+def to_tree(value: Any, tensors: dict[str, Tensor], digests: Mapping[int, str] | None = None) -> Any:
+    """A JSON-ready tree of a value; its tensors go into ``tensors`` under the digest of their content, each once.
+
+    Args:
+        value: the record.
+        tensors: what the tree refers to.
+        digests: of tensors that were digested before and still exist, by their ``id``.
+    """
     if isinstance(value, Tensor):
-        key = tensor_digest(value)
-        tensors.setdefault(key, value.detach().contiguous().cpu())
+        key = (digests or {}).get(id(value)) or tensor_digest(value)
+        # The very tensor where that will do: whoever compares by identity must recognise it.
+        plain = value if not value.requires_grad else value.detach()
+        tensors.setdefault(key, plain.contiguous().cpu())
         return {"tensor": key}
     if type(value) in _TYPES.values():
-        fields = {f.name: to_tree(getattr(value, f.name), tensors) for f in dataclasses.fields(value)}
+        fields = {f.name: to_tree(getattr(value, f.name), tensors, digests) for f in dataclasses.fields(value)}
         return {"record": f"{type(value).__module__}.{type(value).__qualname__}", "fields": fields}
     if isinstance(value, tuple):
-        return [to_tree(item, tensors) for item in value]
+        return [to_tree(item, tensors, digests) for item in value]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {"dict": {key: to_tree(item, tensors) for key, item in value.items()}}
+        return {"dict": {key: to_tree(item, tensors, digests) for key, item in value.items()}}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"a record cannot hold {type(value).__name__}")

@@ -122,8 +122,9 @@ def test_a_bad_upload_is_left_out_named_and_paid_for(name: str) -> None:
             return reply
         upload = decode(reply.payload, f.agreement, Kind.UPLOAD)
         tensors = dict(upload.tensors)
-        tensors["sketch"] = tensors["sketch"].clone()
-        tensors["sketch"][0] = torch.nan
+        vector = next(key for key, tensor in tensors.items() if tensor.is_floating_point() and tensor.dim())
+        tensors[vector] = tensors[vector].clone()
+        tensors[vector][0] = torch.nan
         return reply._replace(payload=encode(Message(Kind.UPLOAD, number, tensors), f.agreement))
 
     f.engine.tamper = poison

@@ -206,7 +206,9 @@ def test_a_fault_says_where_what_and_what_to_do(changes: dict[str, Any], message
 
 
 def test_fedavg_asks_for_local_training() -> None:
-    assert "local: missing, and fedavg is local training; set local.learning_rate" in fault({"method": {"name": "fedavg"}})
+    assert "local: missing, and fedavg is local training; set local.learning_rate" in fault(
+        {"method": {"name": "fedavg"}}
+    )
 
 
 @pytest.mark.parametrize(

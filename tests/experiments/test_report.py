@@ -54,7 +54,7 @@ def test_all_that_matters_is_there() -> None:
         "Movie reviews, static",
         "accuracy 0.8020, from 0.4980; best 0.8060 in round 90",
         "1,385x fewer than sending the model each time",
-        "d = 16,384 of D = 22,713,600 parameters (90.9 MB)",
+        "d = 16,384 of D = 22,713,600 parameters, model of 90.9 MB",
         "100 in 2:51; 239 of 240 clients took part",
         "a message 65.6 kB 65.6 kB",
         "a client, on average 109 kB 109 kB",

@@ -19,7 +19,7 @@ from igc.fetch import Package, cache_folder, fetch, on_stderr, silent
 
 FETCH = """
 import os, signal, sys
-from igc.fetch import Package, cache, download, fetch
+from igc.fetch import Package, cache, fetch, process
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
 def die_after(function):
     def call(*args, **options):
@@ -28,7 +28,7 @@ def die_after(function):
     return call
 moment = sys.argv[2]
 if moment == "pip started":
-    download.subprocess.Popen = die_after(download.subprocess.Popen)
+    process.subprocess.Popen = die_after(process.subprocess.Popen)
 if moment == "downloaded":
     cache.download = die_after(cache.download)
 if moment == "half extracted":

@@ -1,20 +1,32 @@
-"""What every registered codec must satisfy, and what float32 and uint32 promise beyond it."""
+"""What every registered codec must satisfy, and what float32 and uint32 promise beyond it; tests/codecs has the others."""
 
 from __future__ import annotations
 
+import random
 import struct
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from igc.codecs import BY_NUMBER, CODECS, Codec
+from igc.codecs import BY_NUMBER, CODECS, Codec, CodecError, NotFiniteScaleError
+from support.strategies import vector
 
 FLOAT32, UINT32 = CODECS["float32"], CODECS["uint32"]
 every = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS.keys())
+REAL = {name: codec for name, codec in CODECS.items() if name != "uint32"}
+every_real = pytest.mark.parametrize("codec", REAL.values(), ids=REAL.keys())
+LARGEST, LEAST = torch.finfo(torch.float32).max, 2.0**-149
+
+
+def least(codec: Codec) -> float:
+    """The spacing of a codec's numbers nearest to zero, where they have fewer digits."""
+    return 2.0**-133 if codec.name == "bfloat16" else LEAST
+
+
 shapes = st.lists(st.integers(0, 5), max_size=4).map(tuple)
 
 
@@ -30,7 +42,25 @@ def test_names_and_numbers_are_unique_and_numbers_fit_a_byte() -> None:
 
 
 def test_numbers_on_the_wire_never_change() -> None:
-    assert {codec.name: codec.number for codec in CODECS.values()} == {"float32": 0, "uint32": 1}
+    assert {codec.name: codec.number for codec in CODECS.values()} == {
+        "float32": 0,
+        "uint32": 1,
+        "float16": 2,
+        "bfloat16": 3,
+        "int8": 4,
+        "int4": 5,
+        "qsgd-2": 6,
+        "qsgd-4": 7,
+        "qsgd-8": 8,
+        "eden-1": 9,
+        "eden-2": 10,
+        "eden-3": 11,
+        "eden-4": 12,
+        "lloyd-1": 13,
+        "lloyd-2": 14,
+        "lloyd-3": 15,
+        "lloyd-4": 16,
+    }
 
 
 @every
@@ -40,7 +70,8 @@ def test_the_length_is_known_before_and_the_shape_comes_back(codec: Codec, shape
     assert codec.length(shape) == len(data)
     found = codec.decode(data, shape)
     assert tuple(found.shape) == shape
-    assert codec.encode(found) == data  # what was received can be sent on unchanged
+    if codec.lossless:
+        assert codec.encode(found) == data  # what was received can be sent on unchanged
 
 
 @every
@@ -58,6 +89,114 @@ def test_neither_side_keeps_a_hold_on_the_other(codec: Codec) -> None:
     found += 1
     assert codec.encode(value) == data
     assert torch.equal(codec.decode(data, (5,)) + 1, found)
+
+
+@every_real
+@pytest.mark.parametrize("count", [1, 3, 511, 512, 513, 4096, 4099])
+def test_bytes_depend_on_the_values_alone(codec: Codec, count: int) -> None:
+    value = vector(count, 3)
+    data = codec.encode(value)
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    try:
+        torch.manual_seed(count)
+        torch.set_num_threads(3 - min(threads, 2))
+        assert codec.encode(value) == data
+        again = codec.decode(data, (count,))
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_rng_state(state)
+    assert torch.equal(again, codec.decode(data, (count,)))
+    assert codec.encode(value.double()) == data
+    assert codec.encode(value.view(1, count, 1, 1)) == data
+
+
+@every_real
+def test_no_generator_is_touched(codec: Codec) -> None:
+    before = torch.get_rng_state()
+    codec.decode(codec.encode(vector(100, 0)), (100,))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@every_real
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("place", [0, 700, 5000])
+def test_a_number_that_is_not_finite_never_comes_out_as_one_that_is(codec: Codec, odd: float, place: int) -> None:
+    value = vector(5001, 1)
+    value[place] = odd
+    data = codec.encode(value)
+    assert len(data) == codec.length((5001,))
+    try:
+        found = codec.decode(data, (5001,))
+    except NotFiniteScaleError as error:
+        assert "NaN or infinity" in str(error)
+    else:
+        assert not bool(torch.isfinite(found[place]))
+        assert bool(torch.isfinite(torch.cat((found[:place], found[place + 1 :]))).all())
+
+
+@every_real
+def test_zeros_stay_zeros(codec: Codec) -> None:
+    for shape in ((), (1,), (0,), (3, 0, 2), (513,), (2, 3, 4, 5)):
+        assert torch.equal(codec.decode(codec.encode(torch.zeros(shape)), shape), torch.zeros(shape))
+        assert torch.equal(codec.decode(codec.encode(-torch.zeros(shape)), shape), torch.zeros(shape))
+
+
+@every_real
+@pytest.mark.parametrize("value", [1.0, -0.3, 2.0**-126, 3 * LEAST, LEAST, -LEAST, 1e38, 1e-40])
+def test_a_number_alone_comes_back(codec: Codec, value: float) -> None:
+    for shape in ((), (1,), (1, 1, 1, 1)):
+        found = codec.decode(codec.encode(torch.full(shape, value)), shape)
+        assert tuple(found.shape) == shape
+        assert abs(found.item() / value - 1) <= 2**-8 or abs(found.item() - value) <= least(codec)
+
+
+@every_real
+@pytest.mark.parametrize("value", [LARGEST, -LARGEST])
+def test_the_largest_numbers_come_back_or_are_refused(codec: Codec, value: float) -> None:
+    data = codec.encode(torch.full((3,), value))
+    try:
+        found = codec.decode(data, (3,))
+    except NotFiniteScaleError as error:
+        assert "too large" in str(error)
+    else:
+        refused = ~torch.isfinite(found)  # by the receiver
+        near = (found.double() / value - 1).abs() <= 2**-8
+        assert codec.name.startswith("eden") or bool((refused | near).all())  # a rotation keeps the norm alone
+
+
+@every_real
+@pytest.mark.parametrize("scale", [2.0**-140, 2.0**-100, 2.0**80, 2.0**110])
+def test_the_error_does_not_depend_on_the_unit(codec: Codec, scale: float) -> None:
+    value = vector(600, 2)
+    unit = codec.decode(codec.encode(value), (600,)).double() - value.double()
+    value = value * scale
+    found = codec.decode(codec.encode(value), (600,)).double() - value.double()
+    assert float(found.norm()) <= 1.25 * scale * float(unit.norm()) + 25 * least(codec)
+
+
+@every
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (513,), (0,), (2, 3, 4, 5)], ids=str)
+def test_another_number_of_bytes_is_refused(codec: Codec, shape: tuple[int, ...]) -> None:
+    data = codec.encode(plain(shape))
+    for wrong in (data + b"\0", data[:-1] if data else b"\1\2", data + data + b"\0"):
+        with pytest.raises(CodecError, match=f"{len(wrong)} bytes where {codec.name} takes {len(data)}"):
+            codec.decode(wrong, shape)
+
+
+@every
+@settings(max_examples=50)
+@given(count=st.integers(0, 20), seed=st.randoms(use_true_random=False))
+def test_any_bytes_are_read_or_refused(codec: Codec, count: int, seed: random.Random) -> None:
+    data = bytearray(seed.randbytes(codec.length((count,))))
+    head = len(data) - codec.length((count,)) + codec.length((0,))
+    for place in range(head, min(head + 4, len(data))):
+        data[place] &= seed.choice([0x7F, 0x3F, 0xFF])  # a scale that has a chance
+    try:
+        found = codec.decode(bytes(data), (count,))
+    except CodecError as error:
+        assert "\n" not in str(error)
+    else:
+        assert tuple(found.shape) == (count,)
 
 
 @given(bits=st.lists(st.integers(0, 2**32 - 1), max_size=20))

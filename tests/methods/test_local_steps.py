@@ -62,7 +62,13 @@ def test_each_epoch_goes_through_all_examples_in_another_order() -> None:
     assert [[id(x) for x, _ in w.batch] for w in again] == [[id(x) for x, _ in batch] for batch in batches]
 
 
-@pytest.mark.parametrize("name", ["static", "time-varying", "k-subspace", "k-subspace-time-varying", "fedsgd"])
+ONE_STEP = [
+    *("static", "time-varying", "k-subspace", "k-subspace-time-varying", "fedsgd"),
+    *("local-top-k", "true-top-k", "random-k", "fetchsgd"),
+]
+
+
+@pytest.mark.parametrize("name", ONE_STEP)
 def test_one_local_step_is_the_method_without(name: str) -> None:
     plain = Federation(METHODS[name], learning_rate=RATE)
     local = Federation(lambda p, o: LocalSteps(METHODS[name](p, o), RATE), learning_rate=1.0)

@@ -134,6 +134,15 @@ class TestTheta:
         theta.move_([a, b])
         assert torch.equal(torch.cat(tensors), straight)
 
+    def test_terms_that_settle_one_by_one_give_the_same_bits_as_all_at_once(self) -> None:
+        terms = [Term(self._projection(s), vector(16, s)) for s in range(6)]
+        theta, tensors, _ = self._theta()
+        for settled in (0, 1, 2, 4, 5, 3):  # the last goes back: a client that knows less
+            theta.move_(terms[settled : settled + 1], settled=terms[:settled])
+            fresh, straight, _ = self._theta()
+            fresh.move_(terms[settled : settled + 1], settled=terms[:settled])
+            assert torch.equal(torch.cat(tensors), torch.cat(straight))
+
     def test_a_displacement_sent_whole_gives_the_same_bits(self) -> None:
         past = [Term(self._projection(s), vector(16, s)) for s in range(4)]
         now = [Term(self._projection(9), vector(16, 9))]

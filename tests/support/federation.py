@@ -11,13 +11,28 @@ from torch import Tensor
 
 from igc.federation import BatchSettings, Dropout, InProcess, Reply, Request, RoundResult, Sampler, Server, Workplace
 from igc.messages import Agreement
-from igc.methods import KSubspace, LocalSteps, Method, Static, TimeVarying, fedsgd
+from igc.methods import (
+    FetchSgd,
+    KSubspace,
+    LocalSteps,
+    LocalTopK,
+    Method,
+    PowerSgd,
+    RandomK,
+    Static,
+    TimeVarying,
+    TrueTopK,
+    ZerothOrder,
+    fedsgd,
+)
 from igc.optim import ServerOptimizer, Sgd
-from igc.projection import BlockedHadamard, Projection
+from igc.projection import BlockedHadamard, Coordinates, CountSketch, Projection
 from igc.space import ParameterSpace
 from support.toy import ToyTask, toy_clients
 
 Maker = Callable[[Projection, ServerOptimizer], Method[Any, Any]]
+
+TOY_SHAPES = tuple(tuple(parameter.shape) for parameter in ToyTask().model().parameters())
 
 # Every registered way to train, for contract suites; a new method is tested by being named here.
 METHODS: dict[str, Maker] = {
@@ -27,6 +42,14 @@ METHODS: dict[str, Maker] = {
     "k-subspace-time-varying": lambda p, o: TimeVarying(KSubspace(p, o, subspaces=2), rounds_per_epoch=2),
     "fedsgd": lambda p, o: fedsgd(p.D, o),
     "fedavg": lambda p, o: LocalSteps(fedsgd(p.D, o), 0.05, epochs=2, batch_size=2),
+    "local-top-k": lambda p, o: LocalTopK.of(p.D, o, k=p.d),
+    "local-top-k-stateless": lambda p, o: LocalTopK.of(p.D, o, k=p.d, error_feedback=False),
+    "true-top-k": lambda p, o: TrueTopK.of(p.D, k=p.d, momentum=0.9),
+    "random-k": lambda p, o: RandomK(Coordinates(p.D, p.d, p.seed), o),
+    "fetchsgd": lambda p, o: FetchSgd(CountSketch(p.D, 3 * (p.D // 2), p.seed, rows=3), k=p.d, momentum=0.9),
+    "powersgd": lambda p, o: PowerSgd(TOY_SHAPES, o, rank=2),
+    "powersgd-stateless": lambda p, o: PowerSgd(TOY_SHAPES, o, rank=2, error_feedback=False),
+    "decomfl": lambda p, o: ZerothOrder(TimeVarying(Static(p, o), rounds_per_epoch=1), 1e-2),
     "time-varying-local": lambda p, o: LocalSteps(TimeVarying(Static(p, o), rounds_per_epoch=2), 0.05, epochs=2),
 }
 
@@ -51,6 +74,9 @@ class Spy:
                 self.up.append((round, found.client, found.payload))
             yield found
 
+    def close(self) -> None:
+        self.inner.close()
+
 
 class Federation:
     """Toy clients under a method, round after round."""
@@ -70,6 +96,8 @@ class Federation:
         dropout: float = 0.0,
         non_finite: Literal["skip", "stop"] = "stop",
         weights: Literal["examples", "uniform"] = "examples",
+        up: str = "float32",
+        down: str = "float32",
         seed: int = 3,
     ) -> None:
         task = ToyTask()
@@ -82,7 +110,8 @@ class Federation:
         )
         self.projection = BlockedHadamard(D=self.space.D, d=d, seed=seed)
         self.method = make(self.projection, optimizer or Sgd())
-        self.agreement = Agreement(self.space.fingerprint, self.method.projection.digest, self.method.digest)
+        digests = self.space.fingerprint, self.method.projection.digest, self.method.digest
+        self.agreement = Agreement(*digests, up, down)
         self.sampler = Sampler(tuple(self.clients), per_round, seed, sampling)
         inner = InProcess(self.method, self.agreement, self.workplace, Dropout(dropout, seed), non_finite)
         self.engine = Spy(inner)

@@ -23,6 +23,8 @@ def projections(draw: st.DrawFn, family: str, max_rows: int = 3000, max_dim: int
         settings["block"] = draw(st.sampled_from([0, 256, 4096]))
         if settings["block"] < d:
             settings["block"] = 0
+    if family == "count-sketch":
+        settings["rows"] = draw(st.sampled_from([rows for rows in (1, 2, 3, 5) if d % rows == 0]))
     return make_projection(family, D=D, d=d, seed=draw(st.integers(0, 2**64 - 1)), **settings)
 
 

@@ -54,6 +54,15 @@ class ToyTask(Task):
         save_model(model, str(folder / "model.safetensors"))
 
 
+def toy_gradient(theta: Tensor, examples: Sequence[Any]) -> Tensor:
+    """The gradient of the mean loss at theta, by plain autograd, flat, in float64."""
+    model = ToyTask().model().double()
+    nn.utils.vector_to_parameters(theta.double().clone(), model.parameters())
+    loss, count = ToyTask().loss(model, [(x.double(), y.double()) for x, y in examples])
+    parts = torch.autograd.grad(loss / count, list(model.parameters()))
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
 def toy_clients(n: int, seed: int, examples: int | Sequence[int] = (4, 7, 5)) -> dict[str, list[tuple[Tensor, Tensor]]]:
     """Clients "c0" to "c{n-1}", whose examples follow one rule with noise.
 

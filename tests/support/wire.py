@@ -12,7 +12,7 @@ from pathlib import Path
 
 SPACE, PROJECTION, METHOD = b"space-id", b"projecti", b"meth"
 UPLOAD, ROUND = 2, 7
-FLOAT32, UINT32 = 0, 1
+FLOAT32, UINT32, FLOAT16, INT4, LLOYD_1, LLOYD_4 = 0, 1, 2, 5, 13, 16
 HUGE = 2**32 - 1
 
 
@@ -130,6 +130,34 @@ def hostile() -> dict[str, tuple[bytes, str]]:
         ),
         "NotFiniteError.infinity": (frame(tensor(b"sketch", [3], floats(float("inf"), 2, 3))), "infinity"),
         "NotFiniteError.minus-infinity": (frame(tensor(b"sketch", [3], floats(1, 2, float("-inf")))), "-infinity"),
+        "NotFiniteError.binary16": (
+            frame(tensor(b"sketch", [3], bytes.fromhex("00 0000007c0000"), FLOAT16)),
+            "binary16",
+        ),
+        "NotFiniteError.scale-nan": (
+            frame(tensor(b"sketch", [3], floats(float("nan")) + b"\0\0", INT4)),
+            "levels of NaN",
+        ),
+        "NotFiniteError.scale-infinity": (
+            frame(tensor(b"sketch", [3], floats(float("inf")) + b"\5", LLOYD_1)),
+            "signs of infinity",
+        ),
+        "NotFiniteError.scale-overflows": (
+            frame(tensor(b"sketch", [3], floats(3e38) + b"\xff\x0f", LLOYD_4)),
+            "a finite scale, times 2.7",
+        ),
+        "TensorError.exponent": (frame(tensor(b"sketch", [3], b"\x7f" + bytes(6), FLOAT16)), "2^127 times binary16"),
+        "TensorError.scale-negative": (frame(tensor(b"sketch", [3], floats(-1) + b"\5", LLOYD_1)), "a scale of -1"),
+        "TensorError.level-below-the-least": (
+            frame(tensor(b"sketch", [3], floats(1) + b"\x80\0", INT4)),
+            "level -8 where there are seven on either side",
+        ),
+        "TensorError.bits-left-over": (
+            frame(tensor(b"sketch", [3], floats(1) + b"\x0d", LLOYD_1)),
+            "a fourth sign of three numbers",
+        ),
+        "LengthError.signs-cut": (frame(tensor(b"sketch", [9], floats(1) + b"\5", LLOYD_1)), "nine signs in a byte"),
+        "LengthError.gigabits": (frame(tensor(b"sketch", [2**30], floats(1), LLOYD_1)), "claims 2^30 signs, has none"),
     }
 
 

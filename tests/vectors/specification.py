@@ -13,6 +13,7 @@ from typing import Any
 
 MASK = 0xFFFFFFFF
 ROW_SIGNS, COLUMN_SIGNS, NORMALS, PERMUTATION, SHIFTS, CHILD_SEED = range(6)
+COORDINATES = 10
 Matrix = list[list[float]]
 
 
@@ -105,6 +106,20 @@ def partition(D: int, d: int, seed: int) -> Matrix:
     return A
 
 
+def count_sketch(D: int, d: int, seed: int, rows: int) -> Matrix:
+    parts = [partition(D, d // rows, child_seed(seed, q)) for q in range(rows)]
+    return [[x / math.sqrt(rows) for part in parts for x in part[i]] for i in range(D)]
+
+
+def coordinates(D: int, d: int, seed: int) -> Matrix:
+    A = [[0.0] * d for _ in range(D)]
+    for j in range(d):
+        begin, end = j * D // d, (j + 1) * D // d
+        row = begin + (block(seed, COORDINATES, j // 4)[j % 4] * (end - begin) >> 32)
+        A[row][j] = math.sqrt(end - begin)
+    return A
+
+
 def dense_gaussian(D: int, d: int, seed: int) -> Matrix:
     return [[normal(seed, i * d + j) / math.sqrt(d) for j in range(d)] for i in range(D)]
 
@@ -118,11 +133,15 @@ CASES: list[dict[str, Any]] = [
     {"family": "fastfood", "D": 10, "d": 3, "seed": 7, "block": 16},
     {"family": "partition", "D": 150, "d": 11, "seed": SEED},
     {"family": "dense-gaussian", "D": 13, "d": 5, "seed": SEED},
+    {"family": "count-sketch", "D": 100, "d": 21, "seed": SEED, "rows": 3},
+    {"family": "coordinates", "D": 150, "d": 11, "seed": SEED},
 ]
 BUILDERS = {
     "blocked-hadamard": lambda c: blocked_hadamard(c["D"], c["d"], c["seed"], c["block"]),
     "fastfood": lambda c: fastfood(c["D"], c["d"], c["seed"], c["block"]),
     "partition": lambda c: partition(c["D"], c["d"], c["seed"]),
+    "count-sketch": lambda c: count_sketch(c["D"], c["d"], c["seed"], c["rows"]),
+    "coordinates": lambda c: coordinates(c["D"], c["d"], c["seed"]),
     "dense-gaussian": lambda c: dense_gaussian(c["D"], c["d"], c["seed"]),
 }
 

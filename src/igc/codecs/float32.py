@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from igc.codecs.base import Codec
+from igc.codecs.base import Codec, flat
 
 
 class Float32(Codec):
@@ -17,15 +17,17 @@ class Float32(Codec):
 
     name = "float32"
     number = 0
+    lossless = True
+    unbiased = True
 
     @override
     def encode(self, tensor: Tensor) -> bytes:
-        return tensor.detach().to(torch.float32).contiguous().numpy().astype("<f4", copy=False).tobytes()
-
-    @override
-    def decode(self, data: bytes, shape: tuple[int, ...]) -> Tensor:
-        return torch.from_numpy(np.frombuffer(data, dtype="<f4").astype(np.float32)).view(shape)
+        return flat(tensor).astype("<f4", copy=False).tobytes()
 
     @override
     def length(self, shape: tuple[int, ...]) -> int:
         return 4 * math.prod(shape)
+
+    @override
+    def _decode(self, data: bytes, shape: tuple[int, ...]) -> Tensor:
+        return torch.from_numpy(np.frombuffer(data, dtype="<f4").astype(np.float32)).view(shape)

@@ -17,6 +17,8 @@ class UInt32(Codec):
 
     name = "uint32"
     number = 1
+    lossless = True
+    unbiased = True
 
     @override
     def encode(self, tensor: Tensor) -> bytes:
@@ -27,9 +29,9 @@ class UInt32(Codec):
         return tensor.detach().contiguous().numpy().astype("<u4").tobytes()
 
     @override
-    def decode(self, data: bytes, shape: tuple[int, ...]) -> Tensor:
-        return torch.from_numpy(np.frombuffer(data, dtype="<u4").astype(np.int64)).view(shape)
-
-    @override
     def length(self, shape: tuple[int, ...]) -> int:
         return 4 * math.prod(shape)
+
+    @override
+    def _decode(self, data: bytes, shape: tuple[int, ...]) -> Tensor:
+        return torch.from_numpy(np.frombuffer(data, dtype="<u4").astype(np.int64)).view(shape)

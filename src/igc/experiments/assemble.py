@@ -5,24 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from igc.data import load_dataset
-from igc.errors import DataError, ProjectionError, RunError, did_you_mean
+from igc.codecs import CODECS
+from igc.data import FederatedDataset, load_dataset
+from igc.errors import DataError, RunError, did_you_mean
+from igc.experiments.build import build_method
 from igc.experiments.recipe import Recipe
-from igc.experiments.settings import MethodSettings, OptimizerSettings
-from igc.federation import BatchSettings, Dropout, Fused, InProcess, Sampler, Server, Workplace
+from igc.federation import (
+    BatchSettings,
+    Crew,
+    Dropout,
+    Fused,
+    InProcess,
+    Processes,
+    Sampler,
+    Server,
+    StatefulEngine,
+    Workplace,
+)
+from igc.federation.processes import Respond
 from igc.messages import Agreement
-from igc.methods import KSubspace, LocalSteps, Method, Static, TimeVarying, fedsgd
-from igc.optim import Adam, Schedule, ServerOptimizer, Sgd
-from igc.projection import Projection, make_projection
+from igc.methods import Method
+from igc.optim import Schedule
 from igc.projection.philox import child_seed
 from igc.space import ParameterSpace
 from igc.tasks import build_task
 from igc.tasks.base import Example, Task
+from igc.tasks.lora import underlying
 
 
 class Purpose(IntEnum):
@@ -50,7 +64,7 @@ class Experiment:
     space: ParameterSpace
     method: Method[Any, Any]
     workplace: Workplace
-    engine: InProcess | Fused
+    engine: StatefulEngine
     server: Server
     evaluation: dict[str, list[Example]]
     clients: int
@@ -58,8 +72,13 @@ class Experiment:
 
     @property
     def model_bytes(self) -> int:
-        """Bytes of the trainable tensors, each in its own dtype: what sending the model would take."""
-        return sum(p.numel() * p.element_size() for p in self.workplace.parameters)
+        """Bytes of the trainable tensors, each in its own dtype: what sending the model would take.
+
+        LoRA layers stand for the model that they are added to, which is what would be trained without them.
+        """
+        lora = self.recipe.model.lora_rank is not None
+        tensors = underlying(self.model) if lora else self.workplace.parameters
+        return sum(p.numel() * p.element_size() for p in tensors)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Metrics at the server's state: split -> name -> value."""
@@ -67,24 +86,29 @@ class Experiment:
         return {split: self.task.evaluate(self.model, examples) for split, examples in self.evaluation.items()}
 
 
-def assemble(recipe: Recipe) -> Experiment:
+def assemble(recipe: Recipe, dataset: FederatedDataset[Any] | None = None) -> Experiment:
     """Build all parts; downloads what is not cached.
+
+    Args:
+        recipe: names them.
+        dataset: the part of the data that is here, where others are elsewhere: clients without examples are somebody
+            else's, and only the splits that it has are evaluated. None: all data, as the recipe says.
 
     Raises:
         IgcError: a subclass says what does not fit.
     """
     device = choose_device(recipe.device)
     task = build_task(recipe.task, recipe.model, _seed(recipe, Purpose.MODEL) % 2**63)
-    dataset = load_dataset(recipe.data, _seed(recipe, Purpose.DATA))
+    here = load_data(recipe) if dataset is None else dataset
     sampler = Sampler(
-        tuple(dataset.clients),
+        tuple(here.clients),
         recipe.federation.clients_per_round,
         _seed(recipe, Purpose.SAMPLING),
         recipe.federation.sampling,
     )
-    evaluation = _evaluation(recipe, task, dataset.evaluation)
-    clients = {client: task.prepare(examples) for client, examples in dataset.clients.items()}
-    if empty := [client for client, examples in clients.items() if not examples]:
+    evaluation = _evaluation(recipe, task, here.evaluation) if dataset is None or here.evaluation else {}
+    clients = {client: task.prepare(examples) for client, examples in here.clients.items()}
+    if dataset is None and (empty := [client for client, examples in clients.items() if not examples]):
         raise DataError(
             f"client '{empty[0]}' has no usable example ({len(empty)} such clients); leave it out of the data"
         )
@@ -92,46 +116,27 @@ def assemble(recipe: Recipe) -> Experiment:
     model = task.model().to(device)
     space = ParameterSpace.of(model, recipe.space.include, recipe.space.exclude)
     workplace = Workplace(model, space, task, clients, _batches(recipe))
-    method = build_method(recipe, space.D, sampler.rounds_per_epoch)
-    agreement = Agreement(space.fingerprint, method.projection.digest, method.digest)
-    dropout = Dropout(recipe.federation.client_dropout, _seed(recipe, Purpose.DROPOUT))
-    sequential = InProcess(method, agreement, workplace, dropout, recipe.federation.non_finite)
-    engine = Fused(sequential, workplace) if _can_fuse(recipe, method) else sequential
+    method = build_method(recipe, space, sampler.rounds_per_epoch, _seed(recipe, Purpose.PROJECTION))
+    codec = recipe.codec
+    agreement = Agreement(space.fingerprint, method.projection.digest, method.digest, codec.up, codec.down)
+    sequential = InProcess(method, agreement, workplace, dropout_of(recipe), recipe.federation.non_finite)
+    engine = _engine(recipe, sequential, method, workplace)
     server = Server(method, agreement, sampler, _schedule(recipe), recipe.federation.weights)
     return Experiment(recipe, task, model, space, method, workplace, engine, server, evaluation, len(clients), device)
 
 
-def build_method(recipe: Recipe, D: int, pass_rounds: int) -> Method[Any, Any]:
-    """The recipe's method for a model of D parameters; one pass over the clients takes ``pass_rounds`` rounds.
+def load_data(recipe: Recipe) -> FederatedDataset[Any]:
+    """The recipe's federated dataset.
 
     Raises:
-        ProjectionError: d does not fit D.
+        DataError: the data are missing or malformed, or cannot be dealt out as asked.
     """
-    method = _one_step_method(recipe, D, pass_rounds)
-    local = recipe.local
-    if local is None:
-        return method
-    rule = Adam() if local.optimizer == "adam" else Sgd()
-    return LocalSteps(method, local.learning_rate, local.epochs, local.batch_size, rule, local.proximal)
+    return load_dataset(recipe.data, _seed(recipe, Purpose.DATA))
 
 
-def _one_step_method(recipe: Recipe, D: int, pass_rounds: int) -> Method[Any, Any]:
-    settings = recipe.method
-    optimizer = _optimizer(recipe.optimizer)
-    if settings.name in ("fedsgd", "fedavg"):
-        return fedsgd(D, optimizer)
-    projection = _projection(settings, D, _seed(recipe, Purpose.PROJECTION))
-    inner: Static | KSubspace = Static(projection, optimizer)
-    if settings.name.startswith("k-subspace"):
-        if settings.subspaces * projection.d > D:
-            raise ProjectionError(
-                f"{settings.subspaces:,} subspaces of {projection.d:,} dimensions are more than the model's {D:,}; lower"
-                " method.subspaces or method.dim"
-            )
-        inner = KSubspace(projection, optimizer, settings.subspaces)
-    if settings.name.endswith("time-varying"):
-        return TimeVarying(inner, settings.rounds_per_epoch or pass_rounds)
-    return inner
+def dropout_of(recipe: Recipe) -> Dropout:
+    """Which clients never answer."""
+    return Dropout(recipe.federation.client_dropout, _seed(recipe, Purpose.DROPOUT))
 
 
 def choose_device(name: str) -> torch.device:
@@ -154,17 +159,6 @@ def _seed(recipe: Recipe, purpose: Purpose) -> int:
     return child_seed(recipe.seed, purpose)
 
 
-def _projection(settings: MethodSettings, D: int, seed: int) -> Projection:
-    blocks = {} if settings.block is None else {"block": settings.block}
-    return make_projection(settings.projection, D=D, d=settings.dim, seed=seed, **blocks)
-
-
-def _optimizer(settings: OptimizerSettings) -> ServerOptimizer:
-    if settings.name == "sgd":
-        return Sgd(settings.momentum)
-    return Adam(settings.beta1, settings.beta2, settings.epsilon)
-
-
 def _schedule(recipe: Recipe) -> Schedule:
     o = recipe.optimizer
     return Schedule(o.learning_rate, recipe.federation.rounds, o.schedule, o.warmup_rounds, o.final_fraction)
@@ -175,10 +169,28 @@ def _batches(recipe: Recipe) -> BatchSettings:
     return BatchSettings(f.batch_size, f.micro_batch, f.clip_norm, _seed(recipe, Purpose.BATCHES))
 
 
+def _engine(
+    recipe: Recipe, sequential: InProcess, method: Method[Any, Any], workplace: Workplace
+) -> InProcess | Fused | Processes:
+    if _can_fuse(recipe, method):
+        return Fused(sequential, workplace)
+    # More processes than clients of a round would have nothing to do.
+    count = min(recipe.federation.processes, recipe.federation.clients_per_round)
+    return sequential if count == 1 else Processes(sequential, Crew(partial(_clients_side, recipe), count))
+
+
+def _clients_side(recipe: Recipe) -> Respond:
+    """What one of several worker processes answers with."""
+    federation = recipe.federation.model_copy(update={"processes": 1})
+    return cast(InProcess, assemble(recipe.model_copy(update={"federation": federation})).engine).respond
+
+
 def _can_fuse(recipe: Recipe, method: Method[Any, Any]) -> bool:
     """Whether the gradients of a round's clients may be computed as one."""
     f = recipe.federation
-    return f.fused and method.linear and f.weights == "examples" and f.clip_norm is None
+    # The mean of what a lossy codec makes of uploads is not what it makes of their mean.
+    exact = CODECS[recipe.codec.up].lossless
+    return f.fused and method.linear and exact and f.weights == "examples" and f.clip_norm is None
 
 
 def _evaluation(recipe: Recipe, task: Task, splits: Any) -> dict[str, list[Example]]:

@@ -20,7 +20,7 @@ def export_adapter(experiment: Experiment, folder: Path) -> Path:
     """Write ``adapter.safetensors``: specs, fingerprint and sigmas; `igc.load_adapter` turns the base model into ours.
 
     Raises:
-        AdapterError: the method is uncompressed and has none.
+        AdapterError: the method is uncompressed and has none; with LoRA layers it has.
     """
     e, recipe = experiment, experiment.recipe
     current, settled = e.method.terms(e.server.state)
@@ -35,7 +35,8 @@ def export_adapter(experiment: Experiment, folder: Path) -> Path:
     }
     path = _made(folder) / ADAPTER
     with _writing(path):
-        save_adapter(path, terms, e.space, recipe.space.include, recipe.space.exclude, about)
+        dense = recipe.model.lora_rank is not None
+        save_adapter(path, terms, e.space, recipe.space.include, recipe.space.exclude, about, dense)
     return path
 
 

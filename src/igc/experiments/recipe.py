@@ -24,7 +24,9 @@ from igc.data import DataSettings
 from igc.errors import RecipeError, did_you_mean
 from igc.experiments.faults import faults
 from igc.experiments.settings import (
+    SERVER_FEEDBACK,
     CheckpointSettings,
+    CodecSettings,
     EvaluationSettings,
     FederationSettings,
     LocalSettings,
@@ -53,6 +55,7 @@ class Recipe(Section):
     data: DataSettings
     space: SpaceSettings = SpaceSettings()
     method: MethodSettings
+    codec: CodecSettings = CodecSettings()
     local: Annotated[LocalSettings | None, Field(validate_default=True)] = None
     optimizer: OptimizerSettings
     federation: FederationSettings
@@ -71,6 +74,19 @@ class Recipe(Section):
                 {"place": "local"},
             )
         return local
+
+    @field_validator("optimizer")
+    @classmethod
+    def _momentum_is_the_methods(cls, optimizer: OptimizerSettings, info: ValidationInfo) -> OptimizerSettings:
+        method = info.data.get("method")
+        if method is not None and method.name in SERVER_FEEDBACK and optimizer.name != "sgd":
+            raise PydanticCustomError(
+                "fault",
+                "{place}: {method} keeps momentum and error itself, and steps as sgd does, not {name}; set"
+                " optimizer.name to 'sgd', and optimizer.learning_rate and optimizer.momentum to go with it",
+                {"place": "optimizer.name", "method": method.name, "name": optimizer.name},
+            )
+        return optimizer
 
     @field_validator("federation")
     @classmethod
@@ -107,7 +123,7 @@ class Recipe(Section):
     def essence(self) -> str:
         """Digest of what a run cannot change half-way; rounds, learning rates and the like it can."""
         f = self.federation
-        parts = self.model_dump(mode="json", include={"seed", "task", "model", "space", "method", "local"})
+        parts = self.model_dump(mode="json", include={"seed", "task", "model", "space", "method", "local", "codec"})
         parts["data"] = self.data.model_dump(mode="json", exclude={"path"})
         parts["rest"] = [self.optimizer.name, f.clients_per_round, f.sampling, f.batch_size, f.weights]
         return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -34,9 +34,8 @@ def _outcome(summary: Mapping[str, Any]) -> Table:
     if summary.get("best_metric") is not None:
         reached += f"; best {format_metric(summary['best_metric'])} in round {summary.get('best_round', '-')}"
     seen = f"{_count(summary.get('clients_seen'))} of {_count(summary.get('clients'))} clients took part"
-    sizes = (
-        f"d = {_count(summary.get('d'))} of D = {_count(summary.get('D'))} parameters ({_size(summary, 'model_bytes')})"
-    )
+    dimensions = f"d = {_count(summary.get('d'))} of D = {_count(summary.get('D'))} parameters"
+    sizes = f"{dimensions}, model of {_size(summary, 'model_bytes')}"
     took = format_duration(summary["seconds"]) if summary.get("seconds") is not None else "-"
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)

@@ -106,8 +106,12 @@ class Run:
             ) from None
         return found
 
-    def train(self, observer: Observer) -> dict[str, Any]:
+    def train(self, observer: Observer, build: Callable[[Recipe], Experiment] = assemble) -> dict[str, Any]:
         """Train from the newest checkpoint, or from the start if there is none, to the end of the recipe.
+
+        Args:
+            observer: is told what happens.
+            build: makes the parts of the recipe; another one than `assemble` brings another engine.
 
         Returns:
             What ``summary.json`` then holds.
@@ -118,7 +122,7 @@ class Run:
         """
         with self._locked():
             try:
-                experiment = assemble(self.recipe)
+                experiment = build(self.recipe)
             except IgcError:
                 self._take_back()
                 raise
@@ -127,6 +131,7 @@ class Run:
             try:
                 trainer.run()
             finally:
+                experiment.engine.close()
                 observer.finish()
             return self._finish(experiment)
 

@@ -19,12 +19,22 @@ from pydantic import (
     model_serializer,
 )
 
-MethodName = Literal["static", "time-varying", "k-subspace", "k-subspace-time-varying", "fedsgd", "fedavg"]
+MethodName = Literal[
+    "static", "time-varying", "k-subspace", "k-subspace-time-varying", "fedsgd", "fedavg",
+    "local-top-k", "true-top-k", "random-k", "fetchsgd", "powersgd", "decomfl",
+]  # fmt: skip
 ProjectionName = Literal["blocked-hadamard", "fastfood", "partition", "dense-gaussian"]
 
 _COMPRESSED = ("static", "time-varying", "k-subspace", "k-subspace-time-varying")
 _K_SUBSPACE = ("k-subspace", "k-subspace-time-varying")
 _TIME_VARYING = ("time-varying", "k-subspace-time-varying")
+_SPARSE = ("local-top-k", "true-top-k", "random-k", "fetchsgd")
+SERVER_FEEDBACK = ("true-top-k", "fetchsgd")  # whose server keeps a momentum and an error of its own
+
+CodecName = Literal[
+    "float32", "float16", "bfloat16", "int8", "int4", "qsgd-2", "qsgd-4", "qsgd-8", "eden-1", "eden-2", "eden-3", "eden-4",
+    "lloyd-1", "lloyd-2", "lloyd-3", "lloyd-4",
+]  # fmt: skip
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -83,17 +93,36 @@ class MethodSettings(Section):
         name: the algorithm.
         dim: d, how many numbers an upload holds.
         projection: the family of the matrix A.
-        block: rows of a block of the blocked Hadamard or of Fastfood, a power of two; None: chosen from d.
+        block: rows of a block of the blocked Hadamard or of Fastfood, a power of two; None: chosen from d,
+            1024 for decomfl.
         subspaces: K, of the k-subspace methods.
         rounds_per_epoch: rounds that one matrix serves, of the time-varying methods; None: one pass over the clients.
+        k: coordinates of an upload (local-top-k, random-k), or that a round changes (true-top-k, fetchsgd); None: D / 130.
+        error_feedback: of local-top-k and powersgd: clients keep what they did not send, D numbers each.
+        rows: of fetchsgd's sketch.
+        columns: of each of its rows; None: D / 13.
+        masking: of true-top-k and fetchsgd: momentum starts anew where the round changed a coordinate.
+        rank: of powersgd's matrices.
+        perturbations: of decomfl: directions of a round, and numbers of an upload.
+        smoothing: of decomfl: mu, how far along a direction (with entries of variance 1) losses are compared.
+        differences: of decomfl: ``central``, two losses a direction, or ``forward``, one.
     """
 
     applies: ClassVar[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "dim": {"name": _COMPRESSED},
-        "projection": {"name": _COMPRESSED},
-        "block": {"name": _COMPRESSED, "projection": ("blocked-hadamard", "fastfood")},
+        "projection": {"name": (*_COMPRESSED, "decomfl")},
+        "block": {"name": (*_COMPRESSED, "decomfl"), "projection": ("blocked-hadamard", "fastfood")},
         "subspaces": {"name": _K_SUBSPACE},
         "rounds_per_epoch": {"name": _TIME_VARYING},
+        "k": {"name": _SPARSE},
+        "error_feedback": {"name": ("local-top-k", "powersgd")},
+        "rows": {"name": ("fetchsgd",)},
+        "columns": {"name": ("fetchsgd",)},
+        "masking": {"name": SERVER_FEEDBACK},
+        "rank": {"name": ("powersgd",)},
+        "perturbations": {"name": ("decomfl",)},
+        "smoothing": {"name": ("decomfl",)},
+        "differences": {"name": ("decomfl",)},
     }
 
     name: MethodName
@@ -102,6 +131,15 @@ class MethodSettings(Section):
     block: PositiveInt | None = None
     subspaces: PositiveInt = 4
     rounds_per_epoch: PositiveInt | None = None
+    k: PositiveInt | None = None
+    error_feedback: bool = True
+    rows: Annotated[int, Field(ge=1, le=255)] = 5
+    columns: PositiveInt | None = None
+    masking: bool = True
+    rank: PositiveInt = 4
+    perturbations: PositiveInt = 10
+    smoothing: Annotated[float, Field(gt=0)] = 1e-3
+    differences: Literal["central", "forward"] = "central"
 
     @field_validator("block")
     @classmethod
@@ -128,6 +166,18 @@ class LocalSettings(Section):
     batch_size: PositiveInt | None = None
     optimizer: Literal["sgd", "adam"] = "sgd"
     proximal: Annotated[float, Field(ge=0)] = 0.0
+
+
+class CodecSettings(Section):
+    """How vectors become bytes; counts, indices and single numbers are sent exactly.
+
+    Attributes:
+        up: of uploads.
+        down: of downloads.
+    """
+
+    up: CodecName = "float32"
+    down: CodecName = "float32"
 
 
 class OptimizerSettings(Section):
@@ -179,6 +229,8 @@ class FederationSettings(Section):
         weights: ``examples``: a client counts by the predictions in its batch; ``uniform``: each counts the same.
         fused: compute the gradients of a round's clients together wherever that gives the same mean (to rounding): a
             method that is linear in the gradient, weights by examples, no clipping. Messages and bytes stay the same.
+        processes: worker processes that compute the clients of a round, each with its own copy of model and data and an
+            equal share of PyTorch's threads; 1: this process computes them. Not used where a round is fused.
         non_finite: on a loss or upload that is NaN or infinite, ``stop`` the run or ``skip`` that client.
     """
 
@@ -191,6 +243,7 @@ class FederationSettings(Section):
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     weights: Literal["examples", "uniform"] = "examples"
     fused: bool = True
+    processes: PositiveInt = 1
     non_finite: Literal["skip", "stop"] = "stop"
 
 

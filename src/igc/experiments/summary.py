@@ -66,13 +66,11 @@ def summarise(experiment: Experiment, records: Sequence[dict[str, Any]]) -> dict
 
 def _table(e: Experiment, accounts: Sequence[Account]) -> dict[str, Any]:
     """METHOD.md's table of costs (section 2) in bytes, beside what was measured with headers and all."""
-    up = down = 0
-    for account in accounts:
-        up += e.method.traffic(account.uploads, 1).up * _NUMBER_BYTES
-        down += e.method.traffic(account.downloads, 1).down * _NUMBER_BYTES
+    up = sum(e.method.traffic(account.uploads, 1).up for account in accounts)
+    down = [e.method.traffic(account.downloads, 1).down for account in accounts]
     return {
-        "predicted_up": up,
-        "predicted_down": down,
+        "predicted_up": up * _NUMBER_BYTES,
+        "predicted_down": None if None in down else sum(n for n in down if n is not None) * _NUMBER_BYTES,
         "measured_up": e.server.ledger.up,
         "measured_down": e.server.ledger.down,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class Request(NamedTuple):
@@ -27,7 +27,8 @@ class Reply(NamedTuple):
         client: its id.
         position: its place in the round.
         payload: the upload, or None.
-        error: why there is none: one of "dropped" (the client never answered), "missed" (it lacks an epoch) or a sentence.
+        error: why there is none: one of "dropped" (the client never answered), "absent" (it could not be reached, and was
+            sent nothing), "missed" (it lacks an epoch) or a sentence.
     """
 
     client: str
@@ -37,6 +38,7 @@ class Reply(NamedTuple):
 
 
 DROPPED = "dropped"
+ABSENT = "absent"
 MISSED = "missed"
 
 
@@ -45,3 +47,16 @@ class Engine(Protocol):
 
     def exchange(self, round: int, requests: Sequence[Request]) -> Iterator[Reply]:
         """Replies to all requests, one each."""
+
+    def close(self) -> None:
+        """Let go of what it holds, processes for instance; a later exchange takes it up again."""
+
+
+class StatefulEngine(Engine, Protocol):
+    """An engine of a run.
+
+    Attributes:
+        memories: client -> what it remembers, for the run's checkpoints; empty where clients keep it themselves.
+    """
+
+    memories: dict[str, Any]

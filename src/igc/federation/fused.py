@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import torch
 from typing_extensions import override
 
-from igc.federation.engine import DROPPED, MISSED, Reply, Request
+from igc.federation.engine import MISSED, Reply, Request
 from igc.federation.in_process import InProcess
 from igc.federation.worker import ClientWorker, NonFiniteError, Workplace
 from igc.methods import MissedError, Sketch, Worker
@@ -54,7 +55,7 @@ class Fused:
         Raises:
             NonFiniteError: a client's loss is not finite and the policy is "stop".
         """
-        early = {request.client: self._early(round, request) for request in requests}
+        early = {request.client: self._sequential.silence(round, request) for request in requests}
         asked = [request for request in requests if early[request.client] is None]
         try:
             sketches = self._sketches(round, asked, early)
@@ -63,18 +64,22 @@ class Fused:
             return
         for request in requests:
             reply = early[request.client]
-            yield reply or self._sequential.answer(request, lambda _, r=request: _Known(sketches[r.client]))  # type: ignore[misc]
+            yield reply or self._sequential.settle(
+                request, partial(self._respond, request, _Known(sketches[request.client]))
+            )
 
-    def _early(self, round: int, request: Request) -> Reply | None:
-        dropped = self._sequential.drops(round, request.position)
-        return Reply(request.client, request.position, None, DROPPED) if dropped else None
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def _respond(self, request: Request, worker: Worker) -> tuple[Any, bytes]:
+        return self._sequential.respond(request, self.memories.get(request.client), lambda _: worker)
 
     def _sketches(self, round: int, requests: Sequence[Request], early: dict[str, Reply | None]) -> dict[str, Sketch]:
         groups: list[_Group] = []
         for request in requests:
             probe = _Probe()
             try:
-                self._sequential.rehearse(request, probe)
+                self._respond(request, probe)  # a rehearsal: nothing is remembered
             except MissedError:
                 early[request.client] = Reply(request.client, request.position, None, MISSED)
                 continue

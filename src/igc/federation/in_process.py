@@ -52,24 +52,31 @@ class InProcess:
             NonFiniteError: a client's loss is not finite and the policy is "stop".
         """
         for request in requests:
-            if self.drops(round, request.position):
-                yield Reply(request.client, request.position, None, DROPPED)
-            else:
-                yield self.answer(request, partial(self._workplace.worker, request.client))
+            yield self.silence(round, request) or self.settle(
+                request, partial(self.respond, request, self.memories.get(request.client))
+            )
 
-    def drops(self, round: int, position: int) -> bool:
-        """Whether the client at this place of a round never answers."""
-        return self._dropout.drops(round, position)
+    def close(self) -> None:
+        """Nothing to let go of."""
 
-    def answer(self, request: Request, worker_for: Callable[[int], Worker]) -> Reply:
-        """A client's reply, computed by a worker; what it remembers changes with it.
+    def silence(self, round: int, request: Request) -> Reply | None:
+        """The reply of a client that never answers; None: it does."""
+        dropped = self._dropout.drops(round, request.position)
+        return Reply(request.client, request.position, None, DROPPED) if dropped else None
+
+    def settle(self, request: Request, respond: Callable[[], tuple[Any, bytes]]) -> Reply:
+        """A client's reply; what it remembers changes with it.
+
+        Args:
+            request: to the client.
+            respond: computes, wherever that may be, the new memory and the upload.
 
         Raises:
             NonFiniteError: the loss is not finite and the policy is "stop".
         """
         client, position = request.client, request.position
         try:
-            memory, payload = self._respond(request, worker_for)
+            memory, payload = respond()
         except MissedError:
             return Reply(client, position, None, MISSED)
         except NonFiniteError as error:
@@ -77,23 +84,30 @@ class InProcess:
                 raise
             return Reply(client, position, None, str(error))
         self.memories[client] = self._shared(memory)
+        self.memories = dict(self._method.condense(self.memories, client))
         return Reply(client, position, payload)
 
-    def rehearse(self, request: Request, worker: Worker) -> None:
-        """Go through a client's answer with another worker, to see what it asks of it; nothing is remembered.
+    def respond(
+        self, request: Request, memory: Any, worker_for: Callable[[int], Worker] | None = None
+    ) -> tuple[Any, bytes]:
+        """What a client makes of a request: its new memory, which is not kept, and its upload.
+
+        Args:
+            request: to the client.
+            memory: what it remembers; None before its first round.
+            worker_for: round -> its worker; None: the one of the workplace.
 
         Raises:
             MissedError: the client lacks an epoch.
+            NonFiniteError: the loss is not finite.
         """
-        self._respond(request, lambda _: worker)
-
-    def _respond(self, request: Request, worker_for: Callable[[int], Worker]) -> tuple[Any, bytes]:
-        return respond(self._method, self._agreement, self.memories.get(request.client), request.payload, worker_for)
+        worker_for = worker_for or partial(self._workplace.worker, request.client)
+        return respond(self._method, self._agreement, memory, request.payload, worker_for)
 
     def _shared(self, memory: Any) -> Any:
         """The memory with tensors that other clients remember too, who got the same finals, held once."""
         tensors: dict[str, Tensor] = {}
-        tree = to_tree(memory, tensors)
+        tree = to_tree(memory, tensors, {id(tensor): key for key, tensor in self._pool.items()})
         for key, tensor in tensors.items():
             self._pool.setdefault(key, tensor)
         return from_tree(tree, self._pool)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from igc.federation.aggregate import WeightedMean
-from igc.federation.engine import DROPPED, MISSED, Engine, Reply, Request
+from igc.federation.engine import ABSENT, DROPPED, MISSED, Engine, Reply, Request
 from igc.federation.ledger import Ledger
 from igc.federation.sampling import Sampler
 from igc.messages import Agreement, Kind, Message, MessageError, TensorError, check_tensors, decode, encode
@@ -26,7 +26,7 @@ class RoundResult:
         bytes_up: of uploads, refused ones included.
         bytes_down: of downloads.
         clients: uploads in the mean.
-        dropped: clients that never answered.
+        dropped: clients that never answered, or could not be reached.
         rejected: client -> why its upload was left out.
         learning_rate: of the server's step.
         traffic: the ledger's lines of the round.
@@ -80,10 +80,13 @@ class Server:
         mean = WeightedMean()
         dropped: list[str] = []
         rejected: dict[str, str] = {}
-        for reply in engine.exchange(number, list(self._requests(turns.values()))):
+        requests = list(self._requests(turns.values()))
+        for request, reply in zip(requests, engine.exchange(number, requests), strict=True):
+            if reply.error != ABSENT:
+                self.ledger.sent(request.client, request.payload)
             if reply.payload is not None:
                 self.ledger.received(reply.client, reply.payload)
-            if reply.error == DROPPED:
+            if reply.error in (DROPPED, ABSENT):
                 dropped.append(reply.client)
             elif reason := self._fold_in(mean, reply, turns[reply.client]):
                 rejected[reply.client] = reason
@@ -114,7 +117,6 @@ class Server:
             if tensors.keys() != sent.keys() or any(tensors[name] is not sent[name] for name in sent):
                 payload = encode(Message(Kind.DOWNLOAD, turn.round, tensors), self._agreement)
                 sent = tensors
-            self.ledger.sent(turn.client, payload)
             yield Request(turn.client, turn.position, payload)
 
     def _fold_in(self, mean: WeightedMean, reply: Reply, turn: Turn) -> str:

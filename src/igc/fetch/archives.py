@@ -1,12 +1,14 @@
-"""Take single files out of zip and tar archives, also out of archives inside archives, and out of nothing else."""
+"""Take single files out of zip, tar and ar archives, also out of archives inside archives, and out of nothing else."""
 
 from __future__ import annotations
 
 import fnmatch
 import io
+import lzma
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -16,6 +18,11 @@ from igc.errors import FetchError
 
 Entry = tuple[str, IO[bytes]]
 
+# Debian packages, deb(5): a line, then for each member a header of 60 bytes (name in 16, ..., size in decimal at 48 to 58,
+# "`\n") and its content, padded to an even length.
+_AR_MAGIC = b"!<arch>\n"
+_AR_HEADER = 60
+
 
 def extract(archive: Path, patterns: tuple[str, ...], folder: Path) -> dict[str, int]:
     """Write the members that ``patterns`` name into ``folder``, flat.
@@ -24,7 +31,7 @@ def extract(archive: Path, patterns: tuple[str, ...], folder: Path) -> dict[str,
     can reach outside ``folder``.
 
     Args:
-        archive: a zip (wheel) or a tar file, compressed or not.
+        archive: a zip (wheel), a tar file, compressed or not, or an ar file (Debian package).
         patterns: globs over member names; ``a!b`` looks for ``b`` inside the archives that match ``a``.
         folder: an existing folder.
 
@@ -39,7 +46,7 @@ def extract(archive: Path, patterns: tuple[str, ...], folder: Path) -> dict[str,
         for outer, inner in _grouped(patterns).items():
             with archive.open("rb") as file:
                 _extract(archive.name, file, outer, inner, folder, sizes)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError) as error:
         raise FetchError(f"{archive} is not a readable archive: {error}") from error
     return sizes
 
@@ -84,6 +91,10 @@ def _entries(file: IO[bytes]) -> Iterator[Iterator[Entry]]:
         file.seek(0)
         with zipfile.ZipFile(file) as bundle:
             yield _zip_entries(bundle)
+        return
+    file.seek(0)
+    if file.read(len(_AR_MAGIC)) == _AR_MAGIC:
+        yield _ar_entries(file)
     else:
         file.seek(0)
         with tarfile.open(fileobj=file) as tar:
@@ -103,3 +114,15 @@ def _tar_entries(tar: tarfile.TarFile) -> Iterator[Entry]:
         if content is not None:
             with content:
                 yield info.name, content
+
+
+def _ar_entries(file: IO[bytes]) -> Iterator[Entry]:
+    while header := file.read(_AR_HEADER):
+        if len(header) < _AR_HEADER or header[58:] != b"`\n" or not header[48:58].strip().isdigit():
+            raise tarfile.ReadError("a member's header is damaged")
+        size = int(header[48:58])
+        content = file.read(size)
+        if len(content) < size:
+            raise EOFError(f"a member of {size} bytes ends after {len(content)}")
+        yield header[:16].decode("utf-8", "replace").rstrip(" /"), io.BytesIO(content)
+        file.read(size % 2)

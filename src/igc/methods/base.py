@@ -56,10 +56,16 @@ class Means(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """Numbers that one client sends and receives by METHOD.md's table, for comparison with what was measured."""
+    """Numbers that one client sends and receives by METHOD.md's table, for comparison with what was measured.
+
+    Attributes:
+        up: sent.
+        down: received; None: that depends on what the others did.
+        explored: dimensions.
+    """
 
     up: int
-    down: int
+    down: int | None
     explored: int
 
 
@@ -152,6 +158,17 @@ class Method(ABC, Generic[StateT, MemoryT]):
     def forget(self, state: StateT, client: str) -> StateT:  # noqa: ARG002
         """The state after a client reported `MissedError`; the same where the server tracks nothing."""
         return state
+
+    def condense(self, memories: Mapping[str, MemoryT], newest: str) -> Mapping[str, MemoryT]:  # noqa: ARG002
+        """What a simulation may remember for all clients instead, for its own memory's sake.
+
+        No client may be able to tell the difference.
+
+        Args:
+            memories: client -> what it remembers.
+            newest: the client that was asked last.
+        """
+        return memories
 
     @property
     def digest(self) -> bytes:

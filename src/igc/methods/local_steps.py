@@ -6,7 +6,8 @@
 
 Over the uncompressed method (A = I) and with SGD this is FedAvg (McMahan et al., AISTATS 2017, algorithm 1); with any
 server optimizer, FedOpt (Reddi et al., ICLR 2021, algorithm 1); with mu > 0, FedProx (Li et al., MLSys 2020, algorithm 2).
-Over a compressed one, clients train inside the subspace, and averages are exact, since A is linear.
+Over a compressed one, clients train inside the subspace, and averages are exact, since A is linear. Where position is
+uncompressed and only uploads are (`random-k`, `fetchsgd`), clients train all of theta and send what S makes of their way.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing_extensions import override
 from igc.methods.worker import Sketch, Worker
 from igc.methods.wrapped import Wrapped
 from igc.optim import ServerOptimizer, Sgd
-from igc.projection import Projection, Term
+from igc.projection import Identity, Projection, Term
 
 
 @dataclass(frozen=True)
@@ -76,16 +77,18 @@ class _Training(Worker):
     def sketch(self, projection: Projection) -> Sketch:
         """Sigma - x (d,), the weight of the client's whole batch, and the mean loss met in the first epoch."""
         local = self._local
-        place = next(i for i, term in enumerate(self._current) if term.projection == projection)
-        sigma = self._current[place].sigma
+        places = {term.projection: i for i, term in enumerate(self._current)}
+        # Where a method sends something else of the displacement than it stands in, clients train the displacement.
+        place = places[projection] if projection in places else _whole(self._current)
+        own, sigma = self._current[place]
         x, state = sigma, local.optimizer.init(sigma)
         steps = self._worker.batches(local.batch_size, local.epochs)
         met: list[Sketch] = []
         for step in steps:
             moved = [*self._current]
-            moved[place] = Term(projection, x)
+            moved[place] = Term(own, x)
             step.move_(moved, self._settled)
-            sketch = step.sketch(projection)
+            sketch = step.sketch(own)
             gradient = sketch.vector
             if local.proximal:
                 gradient = gradient + local.proximal * (x - sigma)
@@ -93,4 +96,14 @@ class _Training(Worker):
             met.append(sketch._replace(vector=torch.empty(0)))
         first = met[: len(steps) // local.epochs]
         weight = sum(sketch.weight for sketch in first)
-        return Sketch(sigma - x, weight, sum(s.loss * s.weight for s in first) / weight)
+        way = sigma - x
+        return Sketch(
+            way if own == projection else projection.project(way),
+            weight,
+            sum(s.loss * s.weight for s in first) / weight,
+        )
+
+
+def _whole(terms: Sequence[Term]) -> int:
+    """Which term is the displacement itself."""
+    return next(i for i, term in enumerate(terms) if isinstance(term.projection, Identity))

@@ -161,6 +161,7 @@ class TimeVarying(Method[State, Memory]):
     @override
     def traffic(self, participations: int, epochs: int) -> Traffic:
         within = self.inner.traffic(participations, 1)
+        assert within.down is not None
         return Traffic(up=within.up, down=2 * within.down, explored=within.explored * epochs)
 
     def _learn(self, memory: Memory, download: Message) -> Memory:

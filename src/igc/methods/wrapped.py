@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -94,3 +95,7 @@ class Wrapped(Method[Any, Any]):
     @override
     def forget(self, state: Any, client: str) -> Any:
         return self.inner.forget(state, client)
+
+    @override
+    def condense(self, memories: Mapping[str, Any], newest: str) -> Mapping[str, Any]:
+        return self.inner.condense(memories, newest)

@@ -9,6 +9,8 @@ from typing import Any
 from igc.errors import ProjectionError, did_you_mean
 from igc.projection.base import Projection, check_adjoint, to_dense
 from igc.projection.blocked_hadamard import BlockedHadamard
+from igc.projection.coordinates import Coordinates
+from igc.projection.count_sketch import CountSketch
 from igc.projection.dense_gaussian import DenseGaussian
 from igc.projection.fastfood import Fastfood
 from igc.projection.identity import Identity
@@ -19,7 +21,8 @@ from igc.projection.tensors import add_expanded_, project_tensors
 from igc.projection.theta import Term, Theta
 
 FAMILIES: dict[str, type[Projection]] = {
-    family.family: family for family in (BlockedHadamard, Fastfood, Partition, DenseGaussian, Identity)
+    family.family: family
+    for family in (BlockedHadamard, Fastfood, Partition, DenseGaussian, Identity, CountSketch, Coordinates)
 }
 
 
@@ -47,6 +50,8 @@ def projection_from_spec(spec: Mapping[str, Any]) -> Projection:
 __all__ = [
     "FAMILIES",
     "BlockedHadamard",
+    "Coordinates",
+    "CountSketch",
     "DenseGaussian",
     "Fastfood",
     "Identity",

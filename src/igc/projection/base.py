@@ -41,13 +41,14 @@ class Projection(ABC):
     seed: int
 
     family: ClassVar[str]
+    compresses: ClassVar[bool] = True  # whether d may be at most D
 
     def __post_init__(self) -> None:
         if not 1 <= self.D <= MAX_ROWS:
             raise ProjectionError(f"D = {self.D:,} rows; a projection has 1 to 2^48")
         if not 1 <= self.d <= MAX_DIM:
             raise ProjectionError(f"d = {self.d:,}; the intrinsic dimension is 1 to 2^31")
-        if self.d > self.D:
+        if self.d > self.D and self.compresses:
             raise ProjectionError(
                 f"d = {self.d:,} exceeds D = {self.D:,}, the number of trainable parameters; choose a smaller dim"
             )

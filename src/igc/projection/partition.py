@@ -8,8 +8,10 @@ collide with probability 1/d, as under independent hashing, at the cost of one h
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import lru_cache
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor
@@ -18,6 +20,8 @@ from typing_extensions import override
 from igc.projection.base import Projection
 from igc.projection.philox import Stream, words
 from igc.projection.signs import flip_
+
+_LONG: Final = 2**12  # groups of so many rows are moved one by one, shorter ones all at once
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,10 @@ class Partition(Projection):
 
     def _project_(self, g: Tensor, start: int, out: Tensor) -> None:
         flip_(g, self.seed, Stream.ROW_SIGNS, start)
+        if self.d >= _LONG:
+            for at, bucket, n in self._runs(start, start + g.numel()):
+                out[bucket : bucket + n].add_(g[at : at + n])
+            return
         first, last = start // self.d, -(-(start + g.numel()) // self.d)
         groups = torch.zeros((last - first) * self.d, dtype=torch.float32, device=g.device)
         groups[start - first * self.d : start - first * self.d + g.numel()] = g
@@ -41,12 +49,35 @@ class Partition(Projection):
         out.add_(groups.view(-1, self.d).gather(1, rows).sum(0))
 
     def _expand(self, x: Tensor, start: int, stop: int) -> Tensor:
+        if self.d >= _LONG:
+            y = torch.empty(stop - start, dtype=torch.float32, device=x.device)
+            for at, bucket, n in self._runs(start, stop):
+                y[at : at + n] = x[bucket : bucket + n]
+            return flip_(y, self.seed, Stream.ROW_SIGNS, start)
         first, last = start // self.d, -(-stop // self.d)
         rows = torch.arange(self.d, device=x.device)
         buckets = (rows + self._shifts(first, last, x.device)) % self.d
         y = x[buckets.view(-1)[start - first * self.d : stop - first * self.d]]
         return flip_(y, self.seed, Stream.ROW_SIGNS, start)
 
+    def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Stretches of rows whose buckets follow one another: (first row less ``start``, its bucket, how many)."""
+        first, last = start // self.d, -(-stop // self.d)
+        for group, shift in enumerate(_shifts(self.seed, self.d, first, last), first):
+            at, end = max(start, group * self.d), min(stop, (group + 1) * self.d)
+            while at < end:
+                bucket = (at + shift) % self.d
+                n = min(end - at, self.d - bucket)
+                yield at - start, bucket, n
+                at += n
+
     def _shifts(self, first: int, last: int, device: torch.device) -> Tensor:
         """c_t = floor(word_t d / 2^32) for the groups t from first to last; (groups, 1)."""
         return (words(self.seed, Stream.SHIFTS, first, last - first, device) * self.d >> 32).view(-1, 1)
+
+
+@lru_cache(maxsize=2**14)
+def _shifts(seed: int, d: int, first: int, last: int) -> list[int]:
+    """The same, for a slice that comes again in every round."""
+    shifts: list[int] = (words(seed, Stream.SHIFTS, first, last - first) * d >> 32).tolist()
+    return shifts

@@ -8,6 +8,7 @@ for other languages; ``tests/vectors`` holds known answers.
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final
 
 import torch
@@ -32,6 +33,8 @@ class Stream(IntEnum):
     SAMPLING = 6
     BATCHES = 7
     DROPOUT = 8
+    ROUNDING = 9
+    COORDINATES = 10
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: int) -> Tensor:
@@ -76,6 +79,7 @@ def words(seed: int, stream: Stream, start: int, count: int, device: torch.devic
     return found[start - 4 * first : start - 4 * first + count]
 
 
+@lru_cache(maxsize=2**14)  # methods with fresh matrices ask for those of every past epoch, every time
 def child_seed(seed: int, *path: int) -> int:
     """An independent 64-bit seed for each path of integers in [0, 2^63), such as (epoch, subspace)."""
     for step in path:

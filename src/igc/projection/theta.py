@@ -67,9 +67,13 @@ class Theta:
         self._at = target
 
     def _displacement(self, settled: list[Term], moving: list[Term]) -> Tensor:
-        if not same_terms(settled, self._settled) or (settled and self._settled_sum is None):
-            self._settled, self._settled_sum = settled, None
-            self._settled_sum = displacement(settled, self._D, self._device) if settled else None
+        kept, total = len(self._settled), self._settled_sum
+        if total is None or not same_terms(settled[:kept], self._settled):
+            kept, total = 0, None
+        if len(settled) > kept:  # the sum goes on where it was: terms settle one by one, and there may be thousands
+            self._settled, self._settled_sum = [], None  # its tensor is being written
+            total = displacement(settled[kept:], self._D, self._device, total)
+        self._settled, self._settled_sum = settled, total
         start = None if self._settled_sum is None else self._settled_sum.clone()
         return displacement(moving, self._D, self._device, start)
 

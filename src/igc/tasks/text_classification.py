@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from igc.errors import DataError
 from igc.tasks.base import Task
 from igc.tasks.batching import by_length, device_of, pad
+from igc.tasks.lora import add_lora_, without_lora
 from igc.tasks.mean_pooling import MeanPoolingClassifier, MeanPoolingConfig, without_pooler
 from igc.tasks.models import draw_missing_, find_model, load_tokenizer, own_randomness, quiet, torch_dtype
 from igc.tasks.settings import ModelSettings, TextClassificationSettings
@@ -37,6 +38,7 @@ class TextClassification(Task):
 
     def __init__(self, settings: TextClassificationSettings, model: ModelSettings, seed: int) -> None:
         self.settings = settings
+        self.source = model
         self.seed = seed
         self._files = find_model(model)
         self._dtype = torch_dtype(model)
@@ -46,11 +48,16 @@ class TextClassification(Task):
         self._padding: int = self.tokenizer.pad_token_id or 0
 
     def model(self) -> nn.Module:
-        """The pre-trained encoder with a head drawn from the task's seed."""
+        """The pre-trained encoder with a head drawn from the task's seed, and LoRA layers if the settings ask for them.
+
+        Raises:
+            ModelError: the model cannot be loaded, or LoRA does not suit it.
+        """
         build = self._mean_pooling if self.settings.head == "mean-pooling" else self._own_head
         with own_randomness(self.seed) as generator:
             model, missing = build()
             draw_missing_(model, missing, generator)
+            add_lora_(model, self.source, _architecture(model), missing, generator)
         model.config.pad_token_id = self._padding
         built: nn.Module = model.eval()
         return built
@@ -125,7 +132,7 @@ class TextClassification(Task):
         ``igc.tasks.text_classification`` is imported.
         """
         with quiet():
-            model.save_pretrained(folder)  # type: ignore[operator]
+            without_lora(model).save_pretrained(folder)  # type: ignore[operator]
             self.tokenizer.save_pretrained(folder)
 
     def _logits(self, model: nn.Module, examples: Sequence[LabelledTokens]) -> tuple[Tensor, Tensor]:
@@ -134,3 +141,8 @@ class TextClassification(Task):
         tokens, mask = pad([example.tokens for example in examples], self._padding, device)
         labels = torch.tensor([example.label for example in examples], device=device)
         return model(input_ids=tokens, attention_mask=mask).logits.float(), labels
+
+
+def _architecture(model: Any) -> str:
+    config = model.config
+    return str(config.encoder["model_type"] if isinstance(config, MeanPoolingConfig) else config.model_type)

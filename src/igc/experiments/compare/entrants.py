@@ -74,10 +74,66 @@ _ALL: Final = (
     Entrant("time-varying", "the same, fresh matrices every epoch", {"method.name": "time-varying"}),
     Entrant("k-subspace", "the same, K subspaces at once", {"method.name": "k-subspace"}),
     Entrant("fedsgd", "uncompressed (McMahan et al. 2017), Adam", {"method.name": "fedsgd"}, relative=0.1),
+    Entrant(
+        "static-1bit",
+        "static, uploads of one bit a number (DRIVE, Vargaftik et al. 2021)",
+        {"method.name": "static", "codec.up": "eden-1"},
+    ),
+    Entrant(
+        "qsgd",
+        "the whole gradient at 4 bits (Alistarh et al. 2017)",
+        {"method.name": "fedsgd", "codec.up": "qsgd-4"},
+        relative=0.1,
+    ),
+    Entrant(
+        "eden",
+        "the whole gradient at 1 bit (Vargaftik et al. 2022)",
+        {"method.name": "fedsgd", "codec.up": "eden-1"},
+        relative=0.1,
+    ),
     Entrant("fedavg", "uncompressed local epochs (McMahan et al. 2017)", _FEDAVG, LOCAL_RATE, start=0.1),
 )
 
-ENTRANTS: Final[Mapping[str, Entrant]] = {entrant.name: entrant for entrant in _ALL}
+_RANK_8: Final = {"model.lora_rank": 8}
+
+_LOW_RANK: Final = (
+    # Clients keep no error: it is as large as the model, and most come back once or twice.
+    Entrant(
+        "powersgd",
+        "the gradient's matrices at rank 4 (Vogels et al. 2019)",
+        {"method.name": "powersgd", "method.error_feedback": False},
+        relative=0.1,
+    ),
+    Entrant(
+        "decomfl",
+        "ten finite differences a round, no gradients (Li et al. 2025)",
+        {"method.name": "decomfl", **_sgd(), "optimizer.warmup_rounds": 0},
+        start=1e-4,
+    ),
+    Entrant(
+        "fedavg-lora", "FedAvg over LoRA layers (Zhang et al. 2024)", {**_FEDAVG, **_RANK_8}, LOCAL_RATE, start=0.3
+    ),
+    Entrant(
+        "ffa-lora",
+        "the same, B alone (Sun et al. 2024)",
+        {**_FEDAVG, **_RANK_8, "model.lora_freeze_a": True},
+        LOCAL_RATE,
+        start=0.3,
+    ),
+    Entrant(
+        "uni-lora",
+        "LoRA layers of 1,024 shared weights, after Uni-LoRA (Li et al. 2025)",
+        {"method.name": "static", "method.projection": "partition", "method.dim": 1024, **_RANK_8},
+        start=5e-3,
+    ),
+    Entrant(
+        "gpart",
+        "all weights of d shared ones, after GPart",
+        {"method.name": "static", "method.projection": "partition"},
+    ),
+)
+
+ENTRANTS: Final[Mapping[str, Entrant]] = {entrant.name: entrant for entrant in (*_ALL, *_LOW_RANK)}
 
 
 def entrants(names: Iterable[str]) -> list[Entrant]:

@@ -1,0 +1,129 @@
+"""From a recipe's sections ``method``, ``local`` and ``optimizer`` to the method that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from igc.errors import ProjectionError
+from igc.experiments.recipe import Recipe
+from igc.experiments.settings import MethodSettings, OptimizerSettings
+from igc.methods import (
+    FetchSgd,
+    KSubspace,
+    LocalSteps,
+    LocalTopK,
+    Method,
+    PowerSgd,
+    RandomK,
+    Static,
+    TimeVarying,
+    TrueTopK,
+    ZerothOrder,
+    fedsgd,
+)
+from igc.optim import Adam, ServerOptimizer, Sgd
+from igc.projection import Coordinates, CountSketch, Projection, make_projection
+from igc.projection.base import next_power_of_two
+from igc.space import ParameterSpace
+
+_FAST_BLOCK: Final = 1024
+
+
+def build_method(recipe: Recipe, space: ParameterSpace, pass_rounds: int, seed: int) -> Method[Any, Any]:
+    """The recipe's method.
+
+    Args:
+        recipe: names it.
+        space: the model's trainable parameters.
+        pass_rounds: rounds of one pass over the clients.
+        seed: of its projection.
+
+    Raises:
+        ProjectionError: d does not fit D.
+    """
+    method = _one_step_method(recipe, space, pass_rounds, seed)
+    local = recipe.local
+    if local is not None:
+        rule = Adam() if local.optimizer == "adam" else Sgd()
+        method = LocalSteps(method, local.learning_rate, local.epochs, local.batch_size, rule, local.proximal)
+    if recipe.method.name == "decomfl":  # outermost: each local step is made of differences, too
+        method = ZerothOrder(method, recipe.method.smoothing, recipe.method.differences)
+    return method
+
+
+def _one_step_method(recipe: Recipe, space: ParameterSpace, pass_rounds: int, seed: int) -> Method[Any, Any]:
+    settings, D = recipe.method, space.D
+    optimizer = _optimizer(recipe.optimizer)
+    if settings.name in ("fedsgd", "fedavg"):
+        return fedsgd(D, optimizer)
+    if settings.name in _SPARSE:
+        return _SPARSE[settings.name](recipe, D, seed)
+    if settings.name == "powersgd":
+        shapes = tuple(entry.shape for entry in space.entries)
+        return PowerSgd(shapes, optimizer, settings.rank, settings.error_feedback, seed)
+    if settings.name == "decomfl":
+        return TimeVarying(Static(_directions(settings, D, seed), optimizer), rounds_per_epoch=1)
+    projection = _projection(settings, D, settings.dim, seed)
+    inner: Static | KSubspace = Static(projection, optimizer)
+    if settings.name.startswith("k-subspace"):
+        if settings.subspaces * projection.d > D:
+            raise ProjectionError(
+                f"{settings.subspaces:,} subspaces of {projection.d:,} dimensions are more than the model's {D:,}; lower"
+                " method.subspaces or method.dim"
+            )
+        inner = KSubspace(projection, optimizer, settings.subspaces)
+    if settings.name.endswith("time-varying"):
+        return TimeVarying(inner, settings.rounds_per_epoch or pass_rounds)
+    return inner
+
+
+def _k(settings: MethodSettings, D: int) -> int:
+    return settings.k or max(D // 130, 1)
+
+
+def _local_top_k(recipe: Recipe, D: int, seed: int) -> Method[Any, Any]:  # noqa: ARG001
+    return LocalTopK.of(D, _optimizer(recipe.optimizer), _k(recipe.method, D), recipe.method.error_feedback)
+
+
+def _true_top_k(recipe: Recipe, D: int, seed: int) -> Method[Any, Any]:  # noqa: ARG001
+    return TrueTopK.of(D, _k(recipe.method, D), recipe.optimizer.momentum, recipe.method.masking)
+
+
+def _random_k(recipe: Recipe, D: int, seed: int) -> Method[Any, Any]:
+    return RandomK(Coordinates(D, _k(recipe.method, D), seed), _optimizer(recipe.optimizer))
+
+
+def _fetchsgd(recipe: Recipe, D: int, seed: int) -> Method[Any, Any]:
+    # The published defaults, 5 rows of 500,000 and k = 50,000, are for a ResNet-9 of 6,568,640 parameters.
+    settings = recipe.method
+    columns = settings.columns or max(D // 13, 1)
+    sketch = CountSketch(D, settings.rows * columns, seed, settings.rows)
+    return FetchSgd(sketch, _k(settings, D), recipe.optimizer.momentum, settings.masking)
+
+
+_SPARSE: Final[Mapping[str, Callable[[Recipe, int, int], Method[Any, Any]]]] = {
+    "local-top-k": _local_top_k,
+    "true-top-k": _true_top_k,
+    "random-k": _random_k,
+    "fetchsgd": _fetchsgd,
+}
+
+
+def _projection(settings: MethodSettings, D: int, d: int, seed: int) -> Projection:
+    blocks = {} if settings.block is None else {"block": settings.block}
+    return make_projection(settings.projection, D=D, d=d, seed=seed, **blocks)
+
+
+def _directions(settings: MethodSettings, D: int, seed: int) -> Projection:
+    # Random signs are the same in blocks of any size, and the model moves five times faster in large ones than in the
+    # smallest that hold so few columns.
+    if settings.projection == "blocked-hadamard" and settings.block is None:
+        settings = settings.model_copy(update={"block": max(_FAST_BLOCK, next_power_of_two(settings.perturbations))})
+    return _projection(settings, D, settings.perturbations, seed)
+
+
+def _optimizer(settings: OptimizerSettings) -> ServerOptimizer:
+    if settings.name == "sgd":
+        return Sgd(settings.momentum)
+    return Adam(settings.beta1, settings.beta2, settings.epsilon)

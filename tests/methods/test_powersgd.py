@@ -1,0 +1,179 @@
+"""PowerSGD against the code that ships with PyTorch, and what low-rank compression promises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
+from typing_extensions import override
+
+from igc.messages import Kind, Message
+from igc.methods import Means, Sketch, Turn, Worker
+from igc.methods.powersgd import Memory, PowerSgd, State
+from igc.optim import Sgd
+from igc.projection import Projection, Term
+from igc.projection.theta import displacement
+from support.federation import Federation
+
+SHAPES = ((8, 6), (6,), (5, 4, 3), (), (7, 9), (2, 2))
+SIZES = [math.prod(shape) for shape in SHAPES]
+D = sum(SIZES)
+RATE = 0.1
+
+
+class Slope(Worker):
+    """A client whose gradient is any function of the displacement."""
+
+    def __init__(self, gradient: Callable[[Tensor], Tensor]) -> None:
+        self.gradient = gradient
+        self.at = torch.zeros(D)
+
+    @override
+    def move_(self, current: Sequence[Term], settled: Sequence[Term] = ()) -> None:
+        self.at = displacement([*settled, *current], D)
+
+    @override
+    def sketch(self, projection: Projection) -> Sketch:
+        return Sketch(projection.project(self.gradient(self.at)), 1, 0.5)
+
+
+def bowl(seed: int) -> Callable[[Tensor], Tensor]:
+    """The gradient of a quadratic."""
+    generator = torch.Generator().manual_seed(seed)
+    root = torch.randn(D, D, generator=generator) / D**0.5
+    lowest = torch.randn(D, generator=generator)
+    return lambda theta: root.T @ (root @ (theta - lowest))
+
+
+def step(
+    method: PowerSgd, state: State, memories: list[Memory], slopes: Sequence[Callable[[Tensor], Tensor]], number: int
+) -> tuple[State, list[Memory], Tensor]:
+    """One round of equal clients: the new state and memories, and what the server stepped on."""
+    download = Message(Kind.DOWNLOAD, number, method.download(state, Turn("c", number, 0, 1)))
+    found = [method.upload(memory, download, Slope(g)) for memory, g in zip(memories, slopes, strict=True)]
+    parts = [method.contribution(Message(Kind.UPLOAD, number, tensors)) for _, tensors in found]
+    mean = torch.stack(parts).mean(0)
+    state = method.update(state, Means({0: mean}, 0.5, ("c",)), number, RATE)
+    return state, [memory for memory, _ in found], mean[:D]
+
+
+class Bucket:
+    """What DDP hands to a hook: the gradient, flat and cut into tensors that share its memory."""
+
+    def __init__(self, flat: Tensor) -> None:
+        self.flat = flat
+
+    def buffer(self) -> Tensor:
+        return self.flat
+
+    def index(self) -> int:
+        return 0
+
+    def is_last(self) -> bool:
+        return True
+
+    def gradients(self) -> list[Tensor]:
+        # The hook cannot take a tensor without axes.
+        pieces = torch.split(self.flat, SIZES)
+        return [piece.view(shape or (1,)) for piece, shape in zip(pieces, SHAPES, strict=True)]
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """A process group of one."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("error_feedback", [True, False])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_one_client_trains_as_the_hook_of_pytorch(rank: int, error_feedback: bool) -> None:
+    method = PowerSgd(SHAPES, Sgd(), rank, error_feedback, seed=4)
+    state, memories = method.init(), [method.client_init()]
+    theirs: Any = PowerSGDState(
+        None, rank, start_powerSGD_iter=2, min_compression_rate=1, use_error_feedback=error_feedback
+    )
+    # Past the uncompressed rounds that it begins with, and at the same first Q.
+    theirs.iter = theirs.start_powerSGD_iter
+    theirs.p_memory_dict[0] = torch.empty(method.sizes["left"])
+    theirs.q_memory_dict[0] = state.right.clone()
+    gradient, theta = bowl(7), torch.zeros(D)
+    for number in range(12):
+        flat = gradient(theta).clone()
+        hooked = powerSGD_hook(theirs, Bucket(flat)).wait()
+        theta = theta - RATE * hooked
+        state, memories, mean = step(method, state, memories, [gradient], number)
+        torch.testing.assert_close(mean, hooked, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(state.displacement, theta, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(theta, torch.zeros(D), atol=0.1)
+
+
+def test_an_upload_and_what_is_kept_make_the_gradient() -> None:
+    method = PowerSgd(SHAPES, Sgd(), rank=2)
+    state, memories, gradient = method.init(), [method.client_init()], bowl(1)
+    owed = torch.zeros(D)
+    for number in range(3):
+        total = gradient(state.displacement) + owed
+        state, memories, mean = step(method, state, memories, [gradient], number)
+        owed = memories[0].error if memories[0].error is not None else torch.empty(0)
+        torch.testing.assert_close(mean + owed, total)
+        assert owed.norm() > 0.1 * total.norm()
+
+
+def test_matrices_of_low_rank_arrive_whole_and_the_rest_always() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pieces = []
+    for shape in SHAPES:
+        n, m = (shape[0], math.prod(shape[1:])) if shape else (1, 1)
+        pieces.append((torch.randn(n, 2, generator=generator) @ torch.randn(2, m, generator=generator)).reshape(-1))
+    gradient = torch.cat(pieces)
+    method = PowerSgd(SHAPES, Sgd(), rank=2)
+    _, (memory,), mean = step(method, method.init(), [method.client_init()], [lambda _: gradient], 0)
+    torch.testing.assert_close(mean, gradient, rtol=1e-4, atol=1e-4)
+    assert memory.error is not None
+    assert memory.error.abs().max() < 1e-4
+
+
+def test_clients_that_agree_count_as_one() -> None:
+    """Signs are fixed: the mean of two equal Q' is that Q', also where one client's gradient is longer."""
+    method = PowerSgd(SHAPES, Sgd(), rank=2, error_feedback=False)
+    gradient = bowl(2)(torch.zeros(D))
+    one, _, _ = step(method, method.init(), [Memory()], [lambda _: 2 * gradient], 0)
+    two, _, _ = step(method, method.init(), [Memory()] * 2, [lambda _: gradient, lambda _: 3 * gradient], 0)
+    torch.testing.assert_close(one.right, two.right, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(one.displacement, two.displacement, rtol=1e-4, atol=1e-5)
+
+
+def test_a_matrix_without_a_gradient_keeps_its_q() -> None:
+    method = PowerSgd(SHAPES, Sgd(), rank=2)
+    before = method.init()
+    after, _, mean = step(method, before, [Memory()], [torch.zeros_like], 0)
+    assert torch.equal(after.right, before.right)
+    assert not mean.any()
+
+
+def test_what_would_not_shrink_is_sent_whole() -> None:
+    method = PowerSgd(SHAPES, Sgd(), rank=2)
+    assert [m.start for m in method.matrices] == [0, 54, 115]  # (8, 6), (5, 12), (7, 9), of ranks 2
+    assert method.sizes == {"left": 2 * (8 + 5 + 7), "right": 2 * (6 + 12 + 9), "rest": 6 + 1 + 4}
+    vectors = PowerSgd(((3,), (4,)), Sgd())
+    assert vectors.due().keys() == {"rest", "weight", "loss"}
+    assert vectors.download(vectors.init(), Turn("c", 0, 0, 1)).keys() == {"displacement"}
+
+
+def test_a_federation_learns_and_pays_for_p_and_q_only() -> None:
+    shapes = tuple(tuple(p.shape) for p in Federation(lambda p, o: PowerSgd(((p.D,),), o)).workplace.parameters)
+    f = Federation(lambda p, o: PowerSgd(shapes, o, rank=2))
+    results = f.run(30)
+    assert results[-1].loss is not None and results[0].loss is not None
+    assert results[-1].loss < results[0].loss
+    numbers = 2 * (16 + 6) + (16 + 16 + 1)  # (16, 6) as P and Q; two biases and (1, 16) whole
+    assert 4 * numbers < len(f.engine.up[0][2]) < 4 * numbers + 120
