@@ -15,7 +15,8 @@ from igc.errors import IgcError, RunError
 from igc.experiments import metrics
 from igc.experiments.compare.campaign import Terms
 from igc.experiments.compare.comparison import CSV, JSON, compare, read
-from igc.experiments.compare.entrants import Entrant, entrants
+from igc.experiments.compare.entrant import Entrant
+from igc.experiments.compare.entrants import entrants
 from igc.experiments.compare.execute import Executor, OutOfTimeError
 from igc.experiments.recipe import Recipe, load
 from igc.experiments.run import RECIPE, SUMMARY, Run

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from igc.errors import RecipeError
-from igc.experiments.compare.entrants import ENTRANTS, RATE, entrants
+from igc.experiments.compare.entrant import RATE
+from igc.experiments.compare.entrants import ENTRANTS, entrants
 from igc.experiments.recipe import load, shipped
 
 

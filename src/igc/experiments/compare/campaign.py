@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from typing import Any, Final
 
 from igc.experiments import metrics
-from igc.experiments.compare.entrants import Entrant
+from igc.experiments.compare.entrant import Entrant
 from igc.experiments.compare.execute import Executor
 from igc.experiments.compare.search import best_rung, next_rung, rung
 from igc.experiments.metrics import METRICS

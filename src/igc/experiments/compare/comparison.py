@@ -20,7 +20,7 @@ from typing import Any, Final
 from igc.errors import IgcError, RunError
 from igc.experiments.atomic import write_atomically
 from igc.experiments.compare.campaign import Campaign, Terms
-from igc.experiments.compare.entrants import Entrant
+from igc.experiments.compare.entrant import Entrant
 from igc.experiments.compare.execute import Executor, OutOfTimeError
 from igc.experiments.recipe import Recipe, load
 from igc.experiments.run import RECIPE

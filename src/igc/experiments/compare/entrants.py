@@ -1,53 +1,14 @@
-"""Who takes part in a comparison: each a name for a few settings on top of a recipe."""
+"""Who takes part in a comparison."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from igc.errors import RecipeError, did_you_mean
-from igc.experiments.recipe import Recipe, override, parse_override
-
-Settings = Mapping[str, Any]  # dotted key -> value; None takes the key out of the recipe
-
-RATE: Final = "optimizer.learning_rate"
-LOCAL_RATE: Final = "local.learning_rate"
-
-
-@dataclass(frozen=True)
-class Entrant:
-    """A method with its settings, as a comparison runs it.
-
-    Attributes:
-        name: as on the command line, in tables and in folders.
-        about: what it is, and whose.
-        settings: on top of the recipe.
-        tuned: the key of the learning rate that is tuned.
-        start: the rate that tuning starts from; None: the recipe's own, times ``relative``.
-        relative: see ``start``.
-    """
-
-    name: str
-    about: str
-    settings: Settings = field(default_factory=dict)
-    tuned: str = RATE
-    start: float | None = None
-    relative: float = 1.0
-
-    def first_rate(self, base: Recipe) -> float:
-        """The learning rate that tuning starts from."""
-        return self.relative * base.optimizer.learning_rate if self.start is None else self.start
-
-    def recipe(self, base: Recipe, rate: float, extra: Settings) -> Recipe:
-        """The recipe of one run: the base with this entrant's settings, a learning rate, and ``extra`` on top.
-
-        Raises:
-            RecipeError: the settings do not fit the recipe.
-        """
-        tree = base.to_dict()
-        override(tree, [(key.split("."), value) for key, value in {**self.settings, self.tuned: rate, **extra}.items()])
-        return Recipe.from_dict(tree, where=f"method {self.name}")
+from igc.experiments.compare.entrant import LOCAL_RATE, Entrant
+from igc.experiments.recipe import parse_override
 
 
 def _sgd(momentum: float = 0.0) -> dict[str, Any]:
@@ -58,6 +19,7 @@ def _sgd(momentum: float = 0.0) -> dict[str, Any]:
 _FEDAVG: Final = {
     "method.name": "fedavg",
     "local.epochs": 1,
+    "local.batch_size": 8,
     "federation.batch_size": None,
     **_sgd(),
     "optimizer.learning_rate": 1.0,
@@ -65,7 +27,7 @@ _FEDAVG: Final = {
     "optimizer.warmup_rounds": 0,
 }
 
-_ALL: Final = (
+_OWN: Final = (
     Entrant(
         "static",
         "intrinsic gradient compression, one subspace (Melas-Kyriazi and Wang 2022)",
@@ -73,11 +35,22 @@ _ALL: Final = (
     ),
     Entrant("time-varying", "the same, fresh matrices every epoch", {"method.name": "time-varying"}),
     Entrant("k-subspace", "the same, K subspaces at once", {"method.name": "k-subspace"}),
-    Entrant("fedsgd", "uncompressed (McMahan et al. 2017), Adam", {"method.name": "fedsgd"}, relative=0.1),
     Entrant(
         "static-1bit",
         "static, uploads of one bit a number (DRIVE, Vargaftik et al. 2021)",
         {"method.name": "static", "codec.up": "eden-1"},
+    ),
+)
+
+_DENSE: Final = (
+    Entrant("fedsgd", "uncompressed (McMahan et al. 2017), Adam", {"method.name": "fedsgd"}, relative=0.1),
+    Entrant("fedavg", "uncompressed local epochs (McMahan et al. 2017)", _FEDAVG, LOCAL_RATE, start=0.1),
+    Entrant(
+        "fedprox",
+        "the same, with a pull back of 0.1 (Li et al. 2020)",
+        {**_FEDAVG, "local.proximal": 0.1},
+        LOCAL_RATE,
+        start=0.1,
     ),
     Entrant(
         "qsgd",
@@ -86,12 +59,42 @@ _ALL: Final = (
         relative=0.1,
     ),
     Entrant(
+        "int4",
+        "the same, scaled by the largest magnitude of a bucket",
+        {"method.name": "fedsgd", "codec.up": "int4"},
+        relative=0.1,
+    ),
+    Entrant(
         "eden",
         "the whole gradient at 1 bit (Vargaftik et al. 2022)",
         {"method.name": "fedsgd", "codec.up": "eden-1"},
         relative=0.1,
     ),
-    Entrant("fedavg", "uncompressed local epochs (McMahan et al. 2017)", _FEDAVG, LOCAL_RATE, start=0.1),
+)
+
+_SPARSE: Final = (
+    # Without the clients' own error: it is as large as the model, and most clients come back once or twice.
+    Entrant(
+        "local-top-k",
+        "each client's k largest (Aji and Heafield 2017)",
+        {"method.name": "local-top-k", "method.error_feedback": False, **_sgd()},
+        start=0.3,
+    ),
+    Entrant(
+        "true-top-k",
+        "the k largest of the mean, an upper bound (Rothchild et al. 2020)",
+        {"method.name": "true-top-k", **_sgd(0.9)},
+        start=0.1,
+    ),
+    Entrant(
+        "fetchsgd",
+        "count sketches, momentum and error in them (Rothchild et al. 2020)",
+        {"method.name": "fetchsgd", **_sgd(0.9)},
+        start=0.1,
+    ),
+    Entrant(
+        "random-k", "k random coordinates a round (Konecny et al. 2016)", {"method.name": "random-k"}, relative=0.3
+    ),
 )
 
 _RANK_8: Final = {"model.lora_rank": 8}
@@ -133,7 +136,7 @@ _LOW_RANK: Final = (
     ),
 )
 
-ENTRANTS: Final[Mapping[str, Entrant]] = {entrant.name: entrant for entrant in (*_ALL, *_LOW_RANK)}
+ENTRANTS: Final[Mapping[str, Entrant]] = {entrant.name: entrant for entrant in (*_OWN, *_DENSE, *_SPARSE, *_LOW_RANK)}
 
 
 def entrants(names: Iterable[str]) -> list[Entrant]:
