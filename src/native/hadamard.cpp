@@ -27,12 +27,16 @@ constexpr int first_bits = lane_bits + IGC_REGISTER_BITS;  // bits that the firs
 constexpr int64_t first_points = int64_t(1) << first_bits;
 constexpr int pass_bits = IGC_REGISTER_BITS;  // bits of any later pass, at most
 constexpr int part_bits = 12;  // 16 KB: half of a small first-level cache
+// Points this far apart (4 KB) fall into one set of a first-level cache, which holds eight lines as a rule: no more at once.
+constexpr int far_bits = 10, far_pass_bits = 3;
 // Below this, a block shares its counter of signs with its neighbours, and takes the plain path.
 constexpr int64_t smallest = first_points < 128 ? 128 : first_points;
 // Rows below which threads cost more than they bring.
 constexpr int64_t rows_worth_a_thread = 1 << 16;
 // Floats of partial sums; with it, the number of partial sums is a function of sizes alone, never of threads.
 constexpr int64_t partial_floats = 1 << 20;
+// Blocks whose sum is worth a partial sum of its own, which costs about half a block's time.
+constexpr int64_t blocks_of_a_part = 16;
 
 struct Free {
     void operator()(void* p) const { std::free(p); }
@@ -84,6 +88,16 @@ void middle_pass(float* x, int64_t n, int64_t stride) {
         }
 }
 
+void middle_pass_of(int bits, float* x, int64_t n, int64_t stride) {
+    switch (bits) {
+        case 0: return;
+        case 1: return middle_pass<1>(x, n, stride);
+        case 2: return middle_pass<2>(x, n, stride);
+        case 3: return middle_pass<3>(x, n, stride);
+        default: return middle_pass<pass_bits>(x, n, stride);
+    }
+}
+
 // The last pass, with signs of `words`; what becomes of each vector is `use`'s to say: use(place, vector).
 template <int bits, class Use>
 void last_pass(const float* x, int64_t n, const uint32_t* words, Use use) {
@@ -114,8 +128,13 @@ int lower_passes(const float* src, float* dst, int64_t n, const uint32_t* words)
         first_pass<signs>(src + at, dst + at, part, signs ? words + at / 32 : nullptr);
         for (int d = first_bits; d < done; d += pass_bits) middle_pass<pass_bits>(dst + at, part, int64_t(1) << d);
     }
-    for (; bits - done > pass_bits; done += pass_bits) middle_pass<pass_bits>(dst, n, int64_t(1) << done);
-    return bits - done;
+    for (;;) {
+        const int left = bits - done, widest = done < far_bits ? pass_bits : std::min(pass_bits, far_pass_bits);
+        if (left <= widest) return left;
+        const int passes = (left + widest - 1) / widest;
+        middle_pass_of(left / passes, dst, n, int64_t(1) << done);
+        done += left / passes;
+    }
 }
 
 template <class Use>
@@ -151,12 +170,20 @@ class Pieces {
     int64_t begin() const { return begins_.front(); }
     int64_t end() const { return begins_.back(); }
 
+    struct Rows {
+        float* data;
+        const float* base;
+        explicit operator bool() const { return data; }
+    };
+
     // Rows low .. high as they lie in memory, if that is in one float32 piece.
-    float* whole(int64_t low, int64_t high) const {
-        if (low < begin() || high > end()) return nullptr;
+    Rows whole(int64_t low, int64_t high) const {
+        if (low < begin() || high > end()) return {nullptr, nullptr};
         size_t p = find(low);
-        if (high > begins_[p + 1] || pieces_[p].dtype != Dtype::float32) return nullptr;
-        return static_cast<float*>(pieces_[p].data) + (low - begins_[p]);
+        const Piece& piece = pieces_[p];
+        if (high > begins_[p + 1] || piece.dtype != Dtype::float32) return {nullptr, nullptr};
+        int64_t offset = low - begins_[p];
+        return {static_cast<float*>(piece.data) + offset, static_cast<const float*>(piece.base) + offset};
     }
 
     // Calls visit(piece, offset in piece, row, count) for each part of rows low .. high that is there.
@@ -196,14 +223,16 @@ void read(const Piece& piece, int64_t offset, float* to, int64_t count) {
 void add(const Piece& piece, int64_t offset, const float* step, int64_t count) {
     if (piece.dtype == Dtype::float32) {
         float* to = static_cast<float*>(piece.data) + offset;
-        for (int64_t i = 0; i < count; ++i) to[i] += step[i];
+        const float* from = static_cast<const float*>(piece.base) + offset;
+        for (int64_t i = 0; i < count; ++i) to[i] = from[i] + step[i];
         return;
     }
     uint16_t* to = static_cast<uint16_t*>(piece.data) + offset;
+    const uint16_t* from = static_cast<const uint16_t*>(piece.base) + offset;
     if (piece.dtype == Dtype::bfloat16)
-        for (int64_t i = 0; i < count; ++i) to[i] = to_bfloat16(from_bfloat16(to[i]) + step[i]);
+        for (int64_t i = 0; i < count; ++i) to[i] = to_bfloat16(from_bfloat16(from[i]) + step[i]);
     else
-        for (int64_t i = 0; i < count; ++i) to[i] = to_float16(from_float16(to[i]) + step[i]);
+        for (int64_t i = 0; i < count; ++i) to[i] = to_float16(from_float16(from[i]) + step[i]);
 }
 
 // ---- blocks ----
@@ -251,7 +280,7 @@ void flip_plainly(float* x, int64_t n, const uint32_t* words, int shift) {
 void project_block(const Plan& plan, const Pieces& g, int64_t b, int64_t step, Scratch& scratch, float* sums) {
     const int64_t n = plan.layout.n, low = b * n;
     float* x = scratch.points.get();
-    const float* source = n >= smallest ? g.whole(low, low + n) : nullptr;
+    const float* source = n >= smallest ? g.whole(low, low + n).data : nullptr;
     if (!source) {
         if (low < g.begin() || low + n > g.end()) std::memset(x, 0, size_t(n) * sizeof(float));
         g.parts(low, low + n, [&](const Piece& piece, int64_t offset, int64_t row, int64_t count) {
@@ -270,7 +299,7 @@ void project_block(const Plan& plan, const Pieces& g, int64_t b, int64_t step, S
         return;
     }
     int bits = lower_passes<true>(source, x, n, rows);
-    if (const float* ahead = g.whole(low + step * n, low + step * n + n)) {
+    if (const float* ahead = g.whole(low + step * n, low + step * n + n).data) {
         last_pass_of(bits, x, n, columns, [sums, ahead](int64_t i, vf v) {
             __builtin_prefetch(ahead + i, 0, 2);
             store(sums + i, load(sums + i) + v);
@@ -280,7 +309,7 @@ void project_block(const Plan& plan, const Pieces& g, int64_t b, int64_t step, S
     last_pass_of(bits, x, n, columns, [sums](int64_t i, vf v) { store(sums + i, load(sums + i) + v); });
 }
 
-// y_b += factor R_b H C_b x_q
+// y_b = base_b + factor R_b H C_b x_q
 void expand_block(const Plan& plan, const Pieces& y, int64_t b, const float* x, float alpha, Scratch& scratch) {
     const int64_t n = plan.layout.n, low = b * n;
     const Segment segment = plan.segment(b % plan.segments);
@@ -303,13 +332,19 @@ void expand_block(const Plan& plan, const Pieces& y, int64_t b, const float* x, 
     } else {
         int bits = lower_passes<true>(source, points, n, columns);
         vf factors = vf{} + factor;
-        if (float* to = y.whole(low, low + n)) {
-            const float* ahead = y.whole(low + n, low + 2 * n);
-            ahead = ahead ? ahead : to;
-            last_pass_of(bits, points, n, rows, [to, ahead, factors](int64_t i, vf v) {
-                __builtin_prefetch(ahead + i, 1, 2);
-                store(to + i, load(to + i) + factors * v);
-            });
+        if (const Pieces::Rows at = y.whole(low, low + n)) {
+            const Pieces::Rows next = y.whole(low + n, low + 2 * n), ahead = next ? next : at;
+            if (at.data == at.base)
+                last_pass_of(bits, points, n, rows, [at, ahead, factors](int64_t i, vf v) {
+                    __builtin_prefetch(ahead.data + i, 1, 2);
+                    store(at.data + i, load(at.data + i) + factors * v);
+                });
+            else
+                last_pass_of(bits, points, n, rows, [at, ahead, factors](int64_t i, vf v) {
+                    __builtin_prefetch(ahead.base + i, 0, 2);
+                    __builtin_prefetch(ahead.data + i, 1, 2);
+                    store(at.data + i, load(at.base + i) + factors * v);
+                });
             return;
         }
         last_pass_of(bits, points, n, rows, [points, factors](int64_t i, vf v) { store(points + i, factors * v); });
@@ -343,7 +378,8 @@ void project(const Layout& layout, const Piece* pieces, int64_t count, int64_t s
     const int64_t n = layout.n, S = plan.segments;
     const int64_t first = g.begin() / n, last = (g.end() + n - 1) / n;
     const int64_t deep = (last - first + S - 1) / S;  // blocks of a segment, at most
-    const int64_t parts = std::clamp<int64_t>(std::min(partial_floats / (S * n), (deep + 3) / 4), 1, 64);
+    const int64_t parts =
+        std::clamp<int64_t>(std::min(partial_floats / (S * n), (deep + blocks_of_a_part - 1) / blocks_of_a_part), 1, 64);
     // Task (part, q) sums the blocks of segment q that fall in one part of the rows.
     auto sums = parts > 1 ? allocate<float>(parts * S * n) : Buffer<float>();
     auto sum_blocks = [&](int64_t part, int64_t q, Scratch& scratch, float* into) {
@@ -398,13 +434,8 @@ void fwht(float* x, int64_t n, int64_t rows, int threads) {
         return [&](int64_t row) {
             float* points = x + row * n;
             if (n < smallest) return plain_transform(points, n);
-            switch (lower_passes<false>(points, points, n, nullptr)) {
-                case 1: return middle_pass<1>(points, n, n >> 1);
-                case 2: return middle_pass<2>(points, n, n >> 2);
-                case 3: return middle_pass<3>(points, n, n >> 3);
-                case pass_bits == 3 ? 9 : 4: return middle_pass<pass_bits>(points, n, n >> pass_bits);
-                default: return;
-            }
+            int bits = lower_passes<false>(points, points, n, nullptr);
+            middle_pass_of(bits, points, n, n >> bits);
         };
     });
 }

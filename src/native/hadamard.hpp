@@ -12,9 +12,11 @@ namespace igc {
 
 enum class Dtype : int32_t { float32 = 0, bfloat16 = 1, float16 = 2 };
 
-// A contiguous part of the flat view of the parameters.
+// A contiguous part of the flat view of the parameters. A sum is written to `data`; what it is added to is read from `base`,
+// which is `data` itself for a sum in place, and may overlap it in no other way.
 struct Piece {
     void* data;
+    const void* base;
     int64_t size;
     Dtype dtype;
 };
@@ -31,7 +33,7 @@ struct Kernel {
     void (*fwht)(float* x, int64_t n, int64_t rows, int threads);
     // out (d) += A[start : start + sum of sizes].T g, for a g that lies in pieces.
     void (*project)(const Layout& layout, const Piece* pieces, int64_t count, int64_t start, float* out, int threads);
-    // y += alpha A[start : start + sum of sizes] x, for a y that lies in pieces.
+    // y = base + alpha A[start : start + sum of sizes] x, for a y that lies in pieces.
     void (*add_expanded)(const Layout& layout, const Piece* pieces, int64_t count, int64_t start, const float* x,
                          float alpha, int threads);
 };

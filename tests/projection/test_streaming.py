@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from igc.errors import ProjectionError
-from igc.projection import make_projection, project_as_born, project_tensors
+from igc.projection import Projection, make_projection, project_as_born, project_tensors
 from support.strategies import COMPRESSING
 
 
@@ -59,18 +61,29 @@ def test_several_backward_passes_add_up_in_float32() -> None:
     torch.testing.assert_close(whole, torch.stack(parts).sum(0), rtol=1e-5, atol=1e-4)
 
 
-def test_never_more_than_one_gradient_is_held() -> None:
+def test_gradients_wait_no_longer_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.Sequential(*(nn.Linear(64, 64) for _ in range(6)))
     parameters = list(model.parameters())
     projection = make_projection("blocked-hadamard", D=sum(p.numel() for p in parameters), d=24, seed=3)
-    held: list[int] = []
+    projected: list[int] = []
 
-    def watch(_: Tensor) -> None:
-        held.append(sum(p.grad is not None for p in parameters))
+    def count(self: Projection, pieces: Sequence[Tensor], start: int, out: Tensor) -> Tensor:
+        projected.append(sum(piece.numel() for piece in pieces))
+        return original(self, pieces, start, out)
 
-    with project_as_born(projection, parameters, watch):
-        model(torch.ones(1, 64)).sum().backward()
-    assert held == [1] * len(parameters)
+    original = Projection.project_run_
+    monkeypatch.setattr(Projection, "project_run_", count)
+    sketches = []
+    for waiting, runs in ((0, 12), (3 * 64 * 65, 2), (10**6, 1)):
+        projected.clear()
+        with project_as_born(projection, parameters, waiting=waiting) as sketch:
+            model(torch.ones(1, 64)).sum().backward()
+        assert len(projected) == runs  # neighbours are projected together
+        assert max(projected) <= waiting + 64 * 64
+        assert sum(projected) == projection.D
+        sketches.append(sketch)
+    torch.testing.assert_close(sketches[1], sketches[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(sketches[2], sketches[0], rtol=1e-4, atol=1e-4)
 
 
 def test_hooks_are_gone_afterwards_even_after_an_error() -> None:

@@ -19,10 +19,12 @@ from igc.projection import (
     Term,
     Theta,
     add_expanded_,
+    kernels,
     make_projection,
     project_tensors,
 )
 from igc.projection import base as projection_base
+from igc.projection.tensors import expand_onto_
 from igc.projection.theta import displacement
 from support.strategies import COMPRESSING, vector
 
@@ -46,6 +48,25 @@ def test_tensors_end_to_end_are_the_flat_vector(family: str, sizes: list[int], s
     pieces = cut(y, sizes)
     add_expanded_(projection, pieces, x, alpha=-0.5)
     torch.testing.assert_close(torch.cat(pieces), y - 0.5 * projection.expand(x), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", kernels.names())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("block", [16, 1024])
+def test_expanding_onto_a_base_is_a_copy_and_a_sum_bit_for_bit(kernel: str, dtype: torch.dtype, block: int) -> None:
+    sizes = [1000, 0, 3, 5000, 1]
+    projection = BlockedHadamard(D=sum(sizes), d=64, seed=2, block=block)
+    base = [piece.to(dtype) for piece in cut(vector(projection.D, 1), sizes)]
+    x = vector(64, 2)
+    with kernels.using(kernel):
+        expected = [piece.clone() for piece in base]
+        add_expanded_(projection, expected, x)
+        found = [torch.full_like(piece, torch.nan) for piece in base]
+        expand_onto_(projection, found, base, x)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(base, [p.to(dtype) for p in cut(vector(projection.D, 1), sizes)], strict=True)
+    )
 
 
 def test_windows_smaller_than_a_tensor_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,10 @@ class Projection(ABC):
         """``pieces += alpha A x`` at once; False: no kernel of this family takes them."""
         return False
 
+    def _kernel_expand_onto_(self, pieces: Sequence[Tensor], bases: Sequence[Tensor], x: Tensor) -> bool:  # noqa: ARG002
+        """``pieces = bases + A x``, all rows at once; False: no kernel of this family takes them."""
+        return False
+
     def project_(self, g: Tensor, start: int, out: Tensor) -> Tensor:
         """Add ``A[start:start + n].T @ g`` to ``out``.
 
@@ -87,14 +91,27 @@ class Projection(ABC):
         Raises:
             ProjectionError: sizes, dtypes or devices do not fit.
         """
-        self._check_slice(g, start, start + g.numel(), "g")
+        return self.project_run_([g], start, out)
+
+    def project_run_(self, pieces: Sequence[Tensor], start: int, out: Tensor) -> Tensor:
+        """`project_` of vectors that lie end to end, from row ``start`` on; blocks that two of them share are done once.
+
+        Raises:
+            ProjectionError: sizes, dtypes or devices do not fit.
+        """
         self._check_low(out, "out")
-        _check_device(g, out)
-        if self._kernel_project_([g.detach()], start, out):
+        stop = start
+        for piece in pieces:
+            self._check_slice(piece, stop, stop + piece.numel(), "g")
+            _check_device(piece, out)
+            stop += piece.numel()
+        flats = [piece.detach() for piece in pieces]
+        if self._kernel_project_(flats, start, out):
             return out
-        for begin, end in self._chunks(start, start + g.numel()):
-            piece = g[begin - start : end - start].detach()
-            self._project_(piece.to(torch.float32, copy=True), begin, out)
+        for flat in flats:
+            for begin, end in self._chunks(start, start + flat.numel()):
+                self._project_(flat[begin - start : end - start].to(torch.float32, copy=True), begin, out)
+            start += flat.numel()
         return out
 
     def project(self, g: Tensor, start: int = 0) -> Tensor:

@@ -22,6 +22,7 @@ from typing_extensions import override
 from igc.errors import ProjectionError
 from igc.projection.base import Projection, next_power_of_two
 from igc.projection.kernels import fwht, kernel_for
+from igc.projection.kernels.native import Native
 from igc.projection.philox import Stream
 from igc.projection.signs import flip_
 
@@ -73,6 +74,15 @@ class BlockedHadamard(Projection):
         if kernel is not None:
             kernel.add_expanded_(self.d, self.block, self.seed, pieces, start, x, alpha)
         return kernel is not None
+
+    @override
+    def _kernel_expand_onto_(self, pieces: Sequence[Tensor], bases: Sequence[Tensor], x: Tensor) -> bool:
+        x = x.detach().contiguous()
+        kernel = kernel_for([*pieces, *bases, x], self.block)
+        if not isinstance(kernel, Native) or any(p.dtype != b.dtype for p, b in zip(pieces, bases, strict=True)):
+            return False
+        kernel.expand_onto_(self.d, self.block, self.seed, pieces, bases, 0, x, 1.0)
+        return True
 
     def _project_(self, g: Tensor, start: int, out: Tensor) -> None:
         n, S = self.block, self.segments

@@ -1,9 +1,14 @@
-"""Gradients projected the moment backward finishes them, and freed: no more than one is ever held."""
+"""Gradients projected as backward finishes them, and freed: a whole gradient is never held.
+
+Blocks of rows are transformed as a whole, and most of a model's tensors begin and end within one. Gradients therefore wait
+for their neighbours until there are some megabytes of them, and go through the kernel together.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -11,10 +16,16 @@ from torch import Tensor
 from igc.errors import ProjectionError
 from igc.projection.base import Projection
 
+# Elements of gradients that wait for their neighbours: 16 MB in float32, which a layer of a small language model fills.
+WAITING: Final = 2**22
+
 
 @contextmanager
 def project_as_born(
-    projection: Projection, parameters: Sequence[Tensor], watch: Callable[[Tensor], None] | None = None
+    projection: Projection,
+    parameters: Sequence[Tensor],
+    watch: Callable[[Tensor], None] | None = None,
+    waiting: int = WAITING,
 ) -> Iterator[Tensor]:
     """Project every gradient of these parameters during ``backward()``, and free it.
 
@@ -31,6 +42,8 @@ def project_as_born(
         projection: A, of shape (D, d).
         parameters: leaf tensors that lie end to end in the flat view, D elements in all, on one device.
         watch: called with each gradient before it is freed, for instance to sum up its norm.
+        waiting: elements of gradients that may wait for their neighbours before they are projected; 0 projects each at
+            once, which takes the least memory, and more time where tensors are small beside the projection's blocks.
 
     Yields:
         A^T g, float32 (d,), complete once the block ends.
@@ -47,6 +60,8 @@ def project_as_born(
         raise ProjectionError("a parameter still has a gradient: set .grad to None before projecting as it is born")
     out = torch.zeros(projection.d, dtype=torch.float32, device=parameters[0].device)
 
+    line = _Line(projection, out, waiting)
+
     def absorb(offset: int) -> Callable[[Tensor], None]:
         def hook(parameter: Tensor) -> None:
             gradient = parameter.grad
@@ -54,7 +69,7 @@ def project_as_born(
                 return
             if watch is not None:
                 watch(gradient)
-            projection.project_(gradient.detach().reshape(-1), offset, out)
+            line.add(offset, gradient.detach().reshape(-1))
             parameter.grad = None
 
         return hook
@@ -66,6 +81,36 @@ def project_as_born(
         offset += parameter.numel()
     try:
         yield out
+        line.project()
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Line:
+    """Gradients that wait to be projected."""
+
+    def __init__(self, projection: Projection, out: Tensor, waiting: int) -> None:
+        self._projection = projection
+        self._out = out
+        self._limit = waiting
+        self._pieces: list[tuple[int, Tensor]] = []  # first row, flat gradient
+
+    def add(self, start: int, piece: Tensor) -> None:
+        self._pieces.append((start, piece))
+        if sum(waiting.numel() for _, waiting in self._pieces) >= self._limit:
+            self.project()
+
+    def project(self) -> None:
+        """Project what waits, neighbours together."""
+        pieces, self._pieces = sorted(self._pieces, key=lambda piece: piece[0]), []
+        run: list[Tensor] = []
+        begin = end = 0
+        for start, piece in pieces:
+            if run and start != end:
+                self._projection.project_run_(run, begin, self._out)
+                run = []
+            begin, end = (begin if run else start), start + piece.numel()
+            run.append(piece)
+        if run:
+            self._projection.project_run_(run, begin, self._out)

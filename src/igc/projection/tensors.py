@@ -68,6 +68,22 @@ def add_expanded_(projection: Projection, tensors: Sequence[Tensor], x: Tensor, 
                 _add_(tensors[index].detach(), begin, end, step[at : at + end - begin])
 
 
+def expand_onto_(projection: Projection, tensors: Sequence[Tensor], bases: Sequence[Tensor], x: Tensor) -> None:
+    """``theta = theta_0 + A x`` over many tensors, with the bits of a copy and `add_expanded_`.
+
+    Raises:
+        ProjectionError: sizes do not fit.
+    """
+    _check_sizes(projection, tensors, [tensor.numel() for tensor in bases])
+    projection._check_low(x, "x")
+    with torch.no_grad():
+        if projection._kernel_expand_onto_([t.detach() for t in tensors], [b.detach() for b in bases], x):
+            return
+        for tensor, base in zip(tensors, bases, strict=True):
+            tensor.copy_(base)
+        add_expanded_(projection, tensors, x)
+
+
 def _runs(flats: Sequence[Tensor | None], sizes: Sequence[int]) -> list[tuple[int, list[Tensor]]]:
     """Neighbouring tensors that are there, each run with its first row."""
     runs: list[tuple[int, list[Tensor]]] = []

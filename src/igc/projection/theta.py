@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from igc.projection.base import Projection
-from igc.projection.tensors import add_expanded_
+from igc.projection.tensors import add_expanded_, expand_onto_
 
 
 class Term(NamedTuple):
@@ -58,12 +58,13 @@ class Theta:
         self._at = []  # unknown while the tensors are being written
         moving = target[len(settled) :]
         with torch.no_grad():
-            for tensor, base in zip(self._tensors, self._base, strict=True):
-                tensor.copy_(base)
             if len(target) == 1:
-                add_expanded_(target[0].projection, self._tensors, target[0].sigma)
-            elif target:
-                self._add_displacement_(self._displacement(target[: len(settled)], moving))
+                expand_onto_(target[0].projection, self._tensors, self._base, target[0].sigma)
+            else:
+                for tensor, base in zip(self._tensors, self._base, strict=True):
+                    tensor.copy_(base)
+                if target:
+                    self._add_displacement_(self._displacement(target[: len(settled)], moving))
         self._at = target
 
     def _displacement(self, settled: list[Term], moving: list[Term]) -> Tensor:

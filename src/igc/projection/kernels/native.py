@@ -15,13 +15,18 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-ABI: Final = 2
+ABI: Final = 3
 _BUILDS: Final = ("avx512", "avx2", "portable")
 _DTYPES: Final = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
 class _Piece(ctypes.Structure):
-    _fields_ = (("data", ctypes.c_void_p), ("size", ctypes.c_int64), ("dtype", ctypes.c_int32))
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("base", ctypes.c_void_p),
+        ("size", ctypes.c_int64),
+        ("dtype", ctypes.c_int32),
+    )
 
 
 class Native:
@@ -47,8 +52,23 @@ class Native:
         self, d: int, n: int, seed: int, pieces: Sequence[Tensor], start: int, x: Tensor, alpha: float
     ) -> None:
         """See `Kernel.add_expanded_`."""
+        self.expand_onto_(d, n, seed, pieces, pieces, start, x, alpha)
+
+    def expand_onto_(
+        self,
+        d: int,
+        n: int,
+        seed: int,
+        pieces: Sequence[Tensor],
+        bases: Sequence[Tensor],
+        start: int,
+        x: Tensor,
+        alpha: float,
+    ) -> None:
+        """``y = base + alpha A[rows] x``, bit for bit what a copy and `add_expanded_` give; bases like the pieces."""
+        listed = _array(pieces, bases)
         done = self._library.igc_add_expanded(
-            self._build, d, n, seed, _array(pieces), len(pieces), start, x.data_ptr(), alpha, torch.get_num_threads()
+            self._build, d, n, seed, listed, len(pieces), start, x.data_ptr(), alpha, torch.get_num_threads()
         )
         _check(done)
 
@@ -99,8 +119,11 @@ def _installed() -> str | None:
     return None if spec is None else spec.origin
 
 
-def _array(pieces: Sequence[Tensor]) -> ctypes.Array[_Piece]:
-    return (_Piece * len(pieces))(*(_Piece(p.data_ptr(), p.numel(), _DTYPES[p.dtype]) for p in pieces))
+def _array(pieces: Sequence[Tensor], bases: Sequence[Tensor] | None = None) -> ctypes.Array[_Piece]:
+    pairs = zip(pieces, bases or pieces, strict=True)
+    return (_Piece * len(pieces))(
+        *(_Piece(p.data_ptr(), base.data_ptr(), p.numel(), _DTYPES[p.dtype]) for p, base in pairs)
+    )
 
 
 def _check(failed: int) -> None:
