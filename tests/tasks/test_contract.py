@@ -1,4 +1,4 @@
-"""What holds for every task, on every architecture."""
+"""What holds for every task over texts, on every architecture; images have test_image_classification.py."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +57,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 def test_every_task_is_covered() -> None:
-    assert {settings.name for _, settings in CASES.values()} == set(TASKS)
+    assert {settings.name for _, settings in CASES.values()} == set(TASKS) - {"image-classification"}
 
 
 def test_the_model_is_the_same_on_every_call_and_draws_nothing_global(case: Case) -> None:

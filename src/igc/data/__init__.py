@@ -1,6 +1,6 @@
 """Federated datasets: sources, and partitions of them into clients."""
 
-from igc.data.base import FederatedDataset, LabelledText, Opening, Source
+from igc.data.base import FederatedDataset, LabelledImage, LabelledText, Opening, Source
 from igc.data.load import load_dataset
 from igc.data.settings import DataSettings
 from igc.data.sources import SOURCES, Loader
@@ -9,6 +9,7 @@ __all__ = [
     "SOURCES",
     "DataSettings",
     "FederatedDataset",
+    "LabelledImage",
     "LabelledText",
     "Loader",
     "Opening",

@@ -6,11 +6,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 class LabelledText(NamedTuple):
     """One example of text classification."""
 
     text: str
+    label: int
+
+
+class LabelledImage(NamedTuple):
+    """One example of image classification.
+
+    Attributes:
+        pixels: uint8 of shape (channels, height, width), 0 is dark.
+        label: from 0.
+    """
+
+    pixels: NDArray[np.uint8]
     label: int
 
 

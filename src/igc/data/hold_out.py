@@ -23,6 +23,14 @@ class SplitOptions(BaseModel):
     test: float = Field(default=0.1, ge=0)
 
 
+class ValidationOptions(BaseModel):
+    """Size of the validation split where the test set is given: a count, or a fraction of the training set below one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    validation: float = Field(default=5000, ge=0)
+
+
 class HoldOutOptions(BaseModel):
     """What is held out of texts that belong to clients.
 
@@ -67,6 +75,18 @@ def split(
     if start >= len(examples):
         raise DataError(f"{len(examples)} examples leave none to train on after {start} for validation and test")
     return sorted(int(i) for i in order[start:]), splits
+
+
+def split_off_validation(
+    train: Sequence[T], test: Sequence[T], options: ValidationOptions, rng: np.random.Generator
+) -> Source[T]:
+    """Draw a validation set from the training set; the test set stays as it is given.
+
+    Raises:
+        DataError: nothing is left to train on.
+    """
+    kept, evaluation = split(train, SplitOptions(validation=options.validation, test=0), rng)
+    return Source([train[i] for i in kept], None, {**evaluation, "test": test})
 
 
 def hold_out(

@@ -9,7 +9,9 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from igc.data.base import Source
-from igc.data.hold_out import HoldOutOptions, SplitOptions
+from igc.data.cifar10 import load_cifar10
+from igc.data.fashion_mnist import load_fashion_mnist
+from igc.data.hold_out import HoldOutOptions, SplitOptions, ValidationOptions
 from igc.data.local import load_labelled_file, load_texts
 from igc.data.movie_reviews import MovieReviewsOptions, load_movie_reviews
 from igc.data.personachat import PersonaChatOptions, load_personachat
@@ -64,6 +66,23 @@ SOURCES: dict[str, Loader] = {
         natural=False,
         partition="iid",
         path="GLUE's folder SST-2 with train.tsv and dev.tsv",
+    ),
+    "fashion-mnist": Loader(
+        load_fashion_mnist,
+        ValidationOptions,
+        labelled=True,
+        natural=False,
+        partition="iid",
+        path="a folder of IDX files: images and labels, train and t10k, gzipped or not",
+    ),
+    "cifar10": Loader(
+        load_cifar10,
+        ValidationOptions,
+        labelled=True,
+        natural=False,
+        partition="iid",
+        path="the folder cifar-10-batches-py with data_batch_1 to data_batch_5 and test_batch",
+        needs_path=True,
     ),
     "personachat": Loader(
         load_personachat,

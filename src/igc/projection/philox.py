@@ -35,6 +35,7 @@ class Stream(IntEnum):
     DROPOUT = 8
     ROUNDING = 9
     COORDINATES = 10
+    WEIGHTS = 11
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: int) -> Tensor:

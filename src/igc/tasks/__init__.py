@@ -6,33 +6,39 @@ import pkgutil
 from typing import TYPE_CHECKING
 
 from igc.tasks.settings import (
+    IMAGE_MODELS,
     TASKS,
+    ImageClassificationSettings,
     LanguageModellingSettings,
     ModelSettings,
     TaskSettings,
     TextClassificationSettings,
+    misfit,
 )
 
 if TYPE_CHECKING:
     from igc.tasks.base import Task
 
 __all__ = [
+    "IMAGE_MODELS",
     "TASKS",
+    "ImageClassificationSettings",
     "LanguageModellingSettings",
     "ModelSettings",
     "TaskSettings",
     "TextClassificationSettings",
     "build_task",
+    "misfit",
 ]
 
 
 def build_task(settings: TaskSettings, model: ModelSettings, seed: int) -> Task:
-    """The task that ``settings`` names; its model's source is fetched and its tokenizer loaded.
+    """The task that ``settings`` names; a pre-trained model's source is fetched and its tokenizer loaded.
 
     Args:
         settings: which task, and its own settings.
-        model: the pre-trained model that it starts from.
-        seed: draws the weights that the pre-trained model lacks; part of theta_0.
+        model: the model that it starts from.
+        seed: draws the weights that a pre-trained model lacks, or all; part of theta_0.
 
     Raises:
         FetchError: the model's package cannot be fetched.

