@@ -7,7 +7,7 @@ import math
 import sys
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -16,10 +16,14 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from igc.deployment.commands import app as deploy
 from igc.errors import IgcError
 from igc.experiments.bench.commands import app as bench
 from igc.experiments.compare.commands import compare
 from igc.experiments.dimension.commands import dimension
+
+if TYPE_CHECKING:
+    from igc.experiments.run import Run
 
 # Heavy imports (torch, transformers) wait in the commands that need them, so that --help and typing errors are instant.
 
@@ -42,6 +46,12 @@ SetOption = Annotated[
 ]
 
 
+EngineOption = Annotated[
+    Literal["here", "flower-sim"],
+    typer.Option(help="What carries messages: this process, or Flower's simulation over the processes of Ray."),
+]
+
+
 @app.command()
 def train(
     recipe: RecipeArgument = DEFAULT_RECIPE,
@@ -52,6 +62,7 @@ def train(
     rounds: Annotated[int | None, typer.Option(help="Short for --set federation.rounds=...")] = None,
     seed: Annotated[int | None, typer.Option(help="Short for --set seed=...")] = None,
     device: Annotated[str | None, typer.Option(help="Short for --set device=...")] = None,
+    engine: EngineOption = "here",
 ) -> None:
     """Train by a recipe; alone, movie reviews with the static method."""
     from igc.experiments.recipe import load
@@ -60,11 +71,11 @@ def train(
     short = {"method.name": method, "method.dim": dim, "federation.rounds": rounds, "seed": seed, "device": device}
     overrides = [*(settings or []), *(f"{key}={value}" for key, value in short.items() if value is not None)]
     chosen = load(recipe, overrides)
-    _train(Run.create(chosen, out or _free_folder(Path(recipe).stem)))
+    _train(Run.create(chosen, out or _free_folder(Path(recipe).stem)), engine)
 
 
 @app.command()
-def resume(run: RunArgument) -> None:
+def resume(run: RunArgument, engine: EngineOption = "here") -> None:
     """Go on with a run that was stopped, from its newest checkpoint."""
     from igc.experiments.run import SUMMARY, Run
 
@@ -73,7 +84,7 @@ def resume(run: RunArgument) -> None:
         _out().print(f"{run} is finished; nothing to resume.", markup=False, highlight=False)
         _print_summary(opened.summary, run)
         return
-    _train(opened)
+    _train(opened, engine)
 
 
 @app.command(name="eval")
@@ -171,6 +182,7 @@ def doctor() -> None:
 
 
 app.add_typer(bench)
+app.add_typer(deploy)
 app.command()(compare)
 app.command()(dimension)
 
@@ -186,11 +198,16 @@ def main() -> None:
         raise SystemExit(130) from None
 
 
-def _train(run: Any) -> None:
+def _train(run: Run, engine: str) -> None:
     from igc.experiments.progress import observer
 
     try:
-        summary = run.train(observer())
+        if engine == "flower-sim":
+            from igc.deployment.commands import simulate
+
+            summary = simulate(run, observer())
+        else:
+            summary = run.train(observer())
     except KeyboardInterrupt:
         _warn(f"interrupted; go on with: igc resume {quote(str(run.folder))}")
         raise SystemExit(130) from None

@@ -1,0 +1,1 @@
+"""igc in other people's machinery: Flower federations."""

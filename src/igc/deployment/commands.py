@@ -1,0 +1,67 @@
+"""`igc deploy`: commands only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from igc.errors import RunError
+
+if TYPE_CHECKING:
+    from igc.experiments.progress import Observer
+    from igc.experiments.run import Run
+
+app = typer.Typer(name="deploy", help="Take a recipe to a federation of machines.", no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """Take a recipe to a federation of machines."""  # one command alone would take the group's place
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where to write the project; its name becomes the app's.")],
+    recipe: Annotated[str, typer.Option(help="A shipped recipe (see `igc recipes`) or a TOML file.")] = "movie-reviews",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any setting of the recipe.")
+    ] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="SuperNodes to deal the recipe's clients out to.")] = 2,
+    clients: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Clients that bring data of their own, in place of the recipe's.")
+    ] = "",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the SuperLink.")] = 8000,
+) -> None:
+    """Write a Flower project for a recipe; its README says how to run it in three terminals."""
+    from igc.deployment.flower.project import write_project
+    from igc.deployment.flower.settings import RunSettings
+    from igc.experiments.recipe import load
+
+    # A server that dies costs no more than the round at hand.
+    chosen = load(recipe, ["checkpoint.every=1", *(settings or [])])
+    files = write_project(folder, chosen, RunSettings(clients=clients), nodes, port)
+    console = Console()
+    for file in files:
+        console.print(str(file), markup=False, highlight=False, soft_wrap=True)
+    console.print(f"\nnext: cd {quote(str(folder))} and follow README.md", markup=False, highlight=False)
+
+
+def simulate(run: Run, observer: Observer) -> dict[str, Any]:
+    """Train in Flower's simulation, if it is installed; see `igc.deployment.flower.simulation.simulate`.
+
+    Raises:
+        RunError: Flower or Ray is not installed.
+    """
+    try:
+        from igc.deployment.flower import simulation
+    except ModuleNotFoundError as error:
+        if error.name not in ("flwr", "ray"):
+            raise
+        raise RunError(
+            f"--engine flower-sim needs {error.name}: pip install 'intrinsic-gradient-compression[flower-sim]'"
+        ) from None
+    return simulation.simulate(run, observer)

@@ -1,0 +1,79 @@
+"""The ClientApp: a node's clients, each with its own download, data and memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+import igc
+from igc.deployment.flower.memory import ContextMemories, FolderMemories, Memories
+from igc.deployment.flower.settings import NodeSettings, RunSettings
+from igc.deployment.flower.sides import Clients, clients_side, names_served
+from igc.deployment.flower.wire import Answer, Order, Presence, pack_answers, pack_presence, unpack_order
+from igc.errors import IgcError
+from igc.experiments.recipe import Recipe, load
+from igc.federation import Request
+from igc.federation.engine import MISSED
+from igc.methods import MissedError
+
+
+def client_app(recipe: Recipe | Path, simulated: RunSettings | None = None) -> ClientApp:
+    """A ClientApp for a recipe.
+
+    Args:
+        recipe: or the TOML file that it is in, which is read when it is needed.
+        simulated: settings of a simulated run, whose nodes share processes, and these the data of all clients; None: the
+            run is a real one, and its run config has them.
+    """
+    app = ClientApp()
+
+    @app.query()
+    def call(message: Message, context: Context) -> Message:
+        run, node = _settings(context, simulated)
+        if simulated:
+            names = clients_side(_recipe(recipe), run, node, shared=True).names
+        else:
+            names = names_served(_recipe(recipe), run, node)
+        return Message(pack_presence(Presence(names, igc.__version__)), reply_to=message)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        run, node = _settings(context, simulated)
+        memories = ContextMemories(context.state) if node.memory is None else FolderMemories(node.memory)
+        order = unpack_order(message.content)
+        clients = clients_side(_recipe(recipe), run, node, shared=simulated is not None)
+        answers = answer(clients, order, memories)
+        return Message(pack_answers(answers), reply_to=message)
+
+    return app
+
+
+def answer(clients: Clients, order: Order, memories: Memories) -> dict[str, Answer]:
+    """Each client's answer to its download; one that fails leaves the others alone."""
+    answers = {}
+    for position, (client, payload) in enumerate(zip(order.clients, order.payloads, strict=True)):
+        if client not in clients.names:
+            answers[client] = Answer(None, "its data are not on this node")
+            continue
+        try:
+            memory = memories.get(order.session, client)
+            memory, upload = clients.engine.respond(Request(client, position, payload), memory)
+        except MissedError:
+            answers[client] = Answer(None, MISSED)
+        except IgcError as error:
+            answers[client] = Answer(None, str(error))
+        else:
+            memories.put(order.session, client, memory)
+            answers[client] = Answer(upload)
+    return answers
+
+
+def _settings(context: Context, simulated: RunSettings | None) -> tuple[RunSettings, NodeSettings]:
+    run = simulated or RunSettings.read(context.run_config, "run config")
+    return run, NodeSettings.read(context.node_config, "node config")
+
+
+def _recipe(recipe: Recipe | Path) -> Recipe:
+    return recipe if isinstance(recipe, Recipe) else load(recipe)

@@ -1,0 +1,76 @@
+"""What happens in a federation, as lines of JSON: one object a line, with ``time`` and ``event`` in each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO, final
+
+from igc.experiments.progress import RoundRecord, RunInfo
+
+Tell = Callable[..., None]  # tell(event, **facts)
+
+EVENTS = "events.jsonl"
+
+
+@final
+class EventLog:
+    """Writes each event to a stream and, once it is known, to a run's ``events.jsonl``.
+
+    Args:
+        stream: where to, such as stdout, which Flower passes on to ``flwr run --stream``; None: the file alone.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._path: Path | None = None
+
+    def write_to(self, folder: Path) -> None:
+        """Keep the events from now on in a run's folder, too."""
+        self._path = folder / EVENTS
+
+    def tell(self, event: str, **facts: Any) -> None:
+        """Write an event."""
+        moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": moment, "event": event, **facts}, default=str)
+        if self._stream is not None:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+
+@final
+class EventObserver:
+    """Tells of a run's rounds by events."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+
+    def start(self, info: RunInfo) -> None:
+        """The run begins, or goes on."""
+        self._tell(
+            "start",
+            title=info.title,
+            method=info.method,
+            D=info.D,
+            d=info.d,
+            clients=info.clients,
+            after_round=info.start_round,
+            rounds=info.rounds,
+            folder=str(info.folder),
+        )
+
+    def round(self, record: RoundRecord) -> None:
+        """A round is over."""
+        self._tell("round", **record.to_json())
+
+    def warn(self, text: str) -> None:
+        """Something a person should know, that does not stop the run."""
+        self._tell("warning", text=text)
+
+    def finish(self) -> None:
+        """The run is over; what there is to say of that, its caller says."""

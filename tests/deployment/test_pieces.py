@@ -1,0 +1,214 @@
+"""The parts of a deployment, one by one: wire, memory, roll, settings, project."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.cli.build import build_fab_from_disk
+from flwr.cli.config_utils import load_and_validate
+from flwr.clientapp import ClientApp
+
+from igc.deployment.flower.events import EventLog
+from igc.deployment.flower.memory import ContextMemories, FolderMemories, pack, unpack
+from igc.deployment.flower.project import write_project
+from igc.deployment.flower.roll import Roll
+from igc.deployment.flower.settings import NodeSettings, RunSettings
+from igc.deployment.flower.wire import (
+    RECORD,
+    Answer,
+    Order,
+    Presence,
+    WireError,
+    pack_answers,
+    pack_order,
+    pack_presence,
+    printable,
+    unpack_answers,
+    unpack_order,
+    unpack_presence,
+)
+from igc.errors import RecipeError, RunError
+from igc.experiments.recipe import load
+from igc.methods.time_varying import Memory
+from support.command import igc
+from support.grid import FakeGrid, identify
+
+
+@pytest.fixture(autouse=True)
+def _server() -> None:
+    identify()
+
+
+def test_what_is_packed_comes_back() -> None:
+    order = Order("abc", 3, ("a", "é"), (b"\x00\xff", b""))
+    assert unpack_order(pack_order(order)) == order
+    answers = {"a": Answer(b"\x01"), "b": Answer(None, "missed")}
+    assert unpack_answers(pack_answers(answers), ["a", "b"]) == answers
+    assert unpack_answers(pack_answers(answers), ["b"]) == {"b": answers["b"]}
+    presence = Presence(("a", "b"), "0.1")
+    assert unpack_presence(pack_presence(presence)) == presence
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        None,
+        {},
+        {"clients": ["a"], "payloads": [b"x"]},
+        {"clients": ["a"], "payloads": ["x"], "errors": [""]},
+        {"clients": ["a"], "payloads": b"x", "errors": [""]},
+        {"clients": ["a", "b"], "payloads": [b"x"], "errors": ["", ""]},
+        {"clients": ["a", "a"], "payloads": [b"x", b"y"], "errors": ["", ""]},
+        {"clients": 3, "payloads": [b"x"], "errors": [""]},
+    ],
+)
+def test_answers_that_igc_did_not_write_are_refused(record: dict[str, Any] | None) -> None:
+    content = RecordDict() if record is None else RecordDict({RECORD: ConfigRecord(record)})
+    with pytest.raises(WireError):
+        unpack_answers(content, ["a"])
+
+
+def test_other_peoples_words_are_made_safe_to_print() -> None:
+    assert printable("a\x1b[2J\nb") == "a [2J b"
+    assert len(printable("x" * 10_000)) < 600
+
+
+@pytest.mark.parametrize("kind", ["context", "folder"])
+def test_memories_come_back_in_their_session_alone(kind: str, tmp_path: Path) -> None:
+    memories = ContextMemories(RecordDict()) if kind == "context" else FolderMemories(tmp_path / "m")
+    shared = torch.arange(4.0)
+    base = torch.randn(9)
+    memory = Memory(base, 2, (shared, shared, torch.zeros(4)))
+    assert memories.get("s", "a/../b") is None
+    memories.put("s", "a/../b", memory)
+    found = memories.get("s", "a/../b")
+    assert found.base_epochs == 2
+    assert torch.equal(found.base, base)
+    assert all(torch.equal(x, y) for x, y in zip(found.finals, memory.finals, strict=True))
+    assert memories.get("s", "b") is None
+    assert memories.get("other", "a/../b") is None
+
+
+def test_a_damaged_memory_is_as_good_as_lost() -> None:
+    data = pack(Memory(torch.randn(9), 2, ()))
+    assert unpack(data) is not None
+    for damaged in (b"", data[:20], data[:-4], b"\xff" * 40, data.replace(b"igc.methods", b"igc.nothing")):
+        assert unpack(damaged) is None
+
+
+class Nodes(FakeGrid):
+    """Nodes that answer the roll call with given clients."""
+
+    def has(self, number: int, *clients: str) -> None:
+        app = ClientApp()
+
+        @app.query()
+        def call(message: Message, context: Any) -> Message:
+            return Message(pack_presence(Presence(clients, "1")), reply_to=message)
+
+        self.add(number, app, {}, {})
+
+
+def test_the_roll_knows_who_is_where() -> None:
+    grid, told = Nodes(), list[str]()
+    roll = Roll(grid, ("a", "b", "c"), lambda event, **facts: told.append(event), poll=0.01)
+    grid.has(1, "a", "b")
+    roll.refresh(["a"], 1)
+    assert roll.node_of == {"a": 1, "b": 1}
+    grid.has(2, "b", "c", "stranger")
+    roll.refresh(["c"], 1)
+    assert roll.node_of == {"a": 1, "b": 1, "c": 2}
+    assert told == ["node-joined", "node-joined", "warning", "warning"]  # of a stranger, and of b's second place
+    roll.doubt(1)
+    assert roll.node_of == {"a": 1, "b": 2, "c": 2}  # better one that answers
+    roll.trust(1)
+    assert roll.node_of["b"] == 1
+    del grid.nodes[1]
+    roll.refresh(["b"], 1)
+    assert roll.node_of == {"b": 2, "c": 2}
+    assert len(grid.sent) == 2  # nobody is asked twice
+
+
+def test_waiting_ends_with_patience() -> None:
+    grid = Nodes()
+    grid.has(1, "a")
+    roll = Roll(grid, ("a", "b"), lambda event, **facts: None, poll=0.01)
+    assert roll.wait_for(("a", "b"), 2, 0.05) == 1
+    assert roll.wait_for(("a", "b"), 1, 60) == 1
+
+
+def test_settings_say_what_is_wrong_with_them() -> None:
+    with pytest.raises(RecipeError, match=r"run config: deadine: no such setting; did you mean 'deadline'\?"):
+        RunSettings.read({"deadine": 3}, "run config")
+    with pytest.raises(RecipeError, match=r"patience = -1: input should be greater than 0"):
+        RunSettings.read({"patience": -1}, "run config")
+    assert RunSettings.read({"clients": " a, b,,a "}, "run config").roster == ("a", "b")
+
+
+def test_nodes_say_whose_data_they_have() -> None:
+    everybody = ("a", "b", "c", "d", "e")
+    shares = [NodeSettings.read({"partition-id": i, "num-partitions": 2}, "").served(everybody) for i in range(2)]
+    assert shares == [("a", "c", "e"), ("b", "d")]
+    assert NodeSettings.read({"clients": "e,a"}, "").served(everybody) == ("e", "a")
+    with pytest.raises(RecipeError, match="there is no client 'f'"):
+        NodeSettings.read({"clients": "f"}, "").served(everybody)
+    with pytest.raises(RecipeError, match="say whose data are here"):
+        NodeSettings.read({}, "").served(everybody)
+
+
+def test_events_are_lines_of_json(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    log = EventLog(stream)
+    log.tell("early")
+    log.write_to(tmp_path)
+    log.tell("round", round=1, text="a\nb")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == ["early", "round"]
+    assert (tmp_path / "events.jsonl").read_text().splitlines() == stream.getvalue().splitlines()[1:]
+
+
+@pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")  # Flower's own
+def test_a_project_is_what_flower_takes(tmp_path: Path) -> None:
+    recipe = load("movie-reviews", ["title='A \"title\"'"])
+    write_project(tmp_path / "fed", recipe, RunSettings(), nodes=3, port=8123)
+    config, warnings = load_and_validate(tmp_path / "fed" / "pyproject.toml")
+    assert warnings == []
+    assert build_fab_from_disk(tmp_path / "fed")
+    found = load(tmp_path / "fed" / "igc_app" / "recipe.toml")
+    assert found.essence == recipe.essence
+    RunSettings.read(config["tool"]["flwr"]["app"]["config"], "run config")
+    for side in ("server", "client"):
+        code = f"from igc_app.{side}_app import app; print(type(app).__name__)"
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path / "fed", capture_output=True, text=True, check=True
+        )
+        assert done.stdout == f"{side.title()}App\n"
+    connections = tomllib.loads((tmp_path / "fed" / ".flwr" / "config.toml").read_text())
+    assert connections["superlink"]["loopback"]["address"] == "127.0.0.1:8123"
+
+
+@pytest.mark.parametrize("name", ["a_b", "1st", "x" * 33])
+def test_a_folder_whose_name_flower_refuses_is_refused_at_once(name: str, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="cannot be the name of a Flower app"):
+        write_project(tmp_path / name, load("movie-reviews"), RunSettings(), nodes=2, port=1)
+
+
+def test_igc_deploy_init(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = igc(["deploy", "init", "fed", "--set", "seed=4", "--nodes", "3"], capsys, monkeypatch)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.endswith("next: cd fed and follow README.md\n")
+    recipe = load(tmp_path / "fed" / "igc_app" / "recipe.toml")
+    assert (recipe.seed, recipe.checkpoint.every) == (4, 1)
+    assert "num-partitions=3" in (tmp_path / "fed" / "README.md").read_text()
+    again = igc(["deploy", "init", "fed"], capsys, monkeypatch)
+    assert (again.code, again.err) == (2, "igc: error: fed is there already, and not empty; choose another folder\n")
