@@ -17,10 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from igc.deployment.commands import app as deploy
+from igc.deployment.commands import federation
 from igc.errors import IgcError
 from igc.experiments.bench.commands import app as bench
 from igc.experiments.compare.commands import compare
 from igc.experiments.dimension.commands import dimension
+from igc.experiments.tune.commands import tune
 
 if TYPE_CHECKING:
     from igc.experiments.run import Run
@@ -183,8 +185,10 @@ def doctor() -> None:
 
 app.add_typer(bench)
 app.add_typer(deploy)
+app.add_typer(federation)
 app.command()(compare)
 app.command()(dimension)
+app.command()(tune)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from flwr.cli.build import build_fab_from_disk
 from flwr.cli.config_utils import load_and_validate
 from flwr.clientapp import ClientApp
 
-from igc.deployment.flower.events import EventLog
+from igc.deployment.events import EventLog
 from igc.deployment.flower.memory import ContextMemories, FolderMemories, pack, unpack
 from igc.deployment.flower.project import write_project
 from igc.deployment.flower.roll import Roll

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.live import Live
 
 from igc.errors import RunError
 
@@ -48,6 +53,38 @@ def init(
     for file in files:
         console.print(str(file), markup=False, highlight=False, soft_wrap=True)
     console.print(f"\nnext: cd {quote(str(folder))} and follow README.md", markup=False, highlight=False)
+
+
+federation = typer.Typer(
+    name="federation", help="Look at a federation that trains, or has trained.", no_args_is_help=True
+)
+
+
+@federation.callback()
+def federation_group() -> None:
+    """Look at a federation that trains, or has trained."""
+
+
+@federation.command()
+def status(
+    run: Annotated[Path, typer.Argument(help="The run's folder on the server (`out`).")],
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every two seconds, until Ctrl-C.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Nodes, rounds, bytes, metric, rejected uploads, and what went wrong lately."""
+    from igc.deployment.status import read_status, show
+
+    console = Console()
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(read_status(run)), default=str))
+        return
+    if not watch:
+        console.print(show(read_status(run), datetime.now(UTC)))
+        return
+    with Live(show(read_status(run), datetime.now(UTC)), console=console) as live:
+        while True:
+            time.sleep(2)
+            live.update(show(read_status(run), datetime.now(UTC)))
 
 
 def simulate(run: Run, observer: Observer) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Final, final
 
 from flwr.app import Message, MessageType
 
-from igc.deployment.flower.events import Tell
+from igc.deployment.events import Tell
 from igc.deployment.flower.roll import Carrier, Roll
 from igc.deployment.flower.wire import Answer, Order, WireError, pack_order, printable, unpack_answers
 from igc.errors import TrainingError

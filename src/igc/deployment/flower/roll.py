@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from flwr.app import Message, MessageType, RecordDict
 
-from igc.deployment.flower.events import Tell
+from igc.deployment.events import Tell
 from igc.deployment.flower.wire import WireError, printable, unpack_presence
 
 AGAIN_S: Final = 60.0  # before a node that answered a roll call with an error is asked once more

@@ -12,8 +12,8 @@ from typing import Any, Final
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from igc.deployment.events import EventLog, EventObserver, Tell
 from igc.deployment.flower.engine import FlowerEngine
-from igc.deployment.flower.events import EventLog, EventObserver, Tell
 from igc.deployment.flower.roll import Carrier, Roll
 from igc.deployment.flower.settings import RunSettings
 from igc.deployment.flower.sides import server_side

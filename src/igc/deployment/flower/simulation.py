@@ -14,8 +14,8 @@ from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
+from igc.deployment.events import EventLog
 from igc.deployment.flower.client_app import client_app
-from igc.deployment.flower.events import EventLog
 from igc.deployment.flower.server_app import train
 from igc.deployment.flower.settings import RunSettings
 from igc.errors import RunError

@@ -8,11 +8,34 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO, final
 
+from igc.errors import RunError
 from igc.experiments.progress import RoundRecord, RunInfo
 
 Tell = Callable[..., None]  # tell(event, **facts)
 
 EVENTS = "events.jsonl"
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """All events of a file, the oldest first; none where there is no file. A last line that a kill cut short is left out.
+
+    Raises:
+        RunError: the file cannot be read, or a line before the last is no event.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"cannot read {path}: {error}") from error
+    events = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            event = json.loads(line)
+            datetime.fromisoformat(event["time"])
+            str(event["event"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise RunError(f"{path}, line {number}: no event of a federation; delete that line") from error
+        events.append(event)
+    return events
 
 
 @final

@@ -1,0 +1,106 @@
+"""`igc federation status`, of a federation as it writes its logs, and of a run in one process."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from igc.cli import app
+from igc.deployment.events import EVENTS, EventLog, read_events
+from igc.deployment.status import read_status, show
+from igc.errors import RunError
+from igc.experiments.metrics import METRICS
+from igc.experiments.recipe import load
+from igc.experiments.run import Run
+from support.tiny import write_recipe
+
+
+class Quiet:
+    """An observer that says nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    recipe = load(write_recipe(tmp_path, federation={"rounds": 3, "clients_per_round": 2, "batch_size": 2}))
+    folder = tmp_path / "run"
+    Run.create(recipe, folder).train(Quiet())
+    return folder
+
+
+def text(folder: Path) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(show(read_status(folder), datetime.now(UTC) + timedelta(seconds=90)))
+    return console.export_text()
+
+
+def test_a_finished_run_in_one_process(folder: Path) -> None:
+    status = read_status(folder)
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (status.state, status.done, status.rounds, status.nodes) == ("finished", 3, 3, {})
+    assert (status.total_up, status.total_down) == (lines[-1]["total_up"], lines[-1]["total_down"])
+    assert status.metric == (summary["final_metric"], 3)
+    assert "finished" in text(folder)
+
+
+def test_nodes_come_and_go_and_trouble_is_shown(folder: Path) -> None:
+    (folder / "summary.json").unlink()
+    log = EventLog(stream=None)
+    log.write_to(folder)
+    log.tell("start", title="Tiny")
+    log.tell("node-joined", node=17, clients=3, igc="1")
+    log.tell("node-joined", node=18, clients=2, igc="1")
+    log.tell("round", round=1)
+    log.tell("late", round=2, node=18, clients=["a", "b", "c", "d"])
+    log.tell("node-left", node=18)
+    status = read_status(folder)
+    assert (status.state, status.nodes) == ("training", {"17": 3})
+    assert [event["event"] for event in status.trouble] == ["late", "node-left"]
+    shown = text(folder)
+    assert "1, with 3 clients" in shown
+    assert "clients a, b, c and 1 more" in shown
+    assert "last heard of 1:" in shown
+    log.tell("failed", error="none of its 2 clients came")
+    assert read_status(folder).state == "failed: none of its 2 clients came"
+
+
+def test_rejections_add_up_over_rounds(folder: Path) -> None:
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    for line in lines[1:]:
+        line |= {"rejected": 2, "dropped": 1}
+    (folder / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    status = read_status(folder)
+    assert (status.rejected, status.dropped) == (6, 3)
+
+
+def test_a_torn_last_line_is_left_out_and_a_damaged_one_refused(folder: Path) -> None:
+    log = EventLog(stream=None)
+    log.write_to(folder)
+    log.tell("start")
+    with (folder / EVENTS).open("a") as file:
+        file.write('{"time": "20')
+    assert [event["event"] for event in read_events(folder / EVENTS)] == ["start"]
+    (folder / EVENTS).write_text('{"time": "yesterday", "event": "start"}\n')
+    with pytest.raises(RunError, match=r"events\.jsonl, line 1: no event"):
+        read_status(folder)
+
+
+def test_the_command_prints_a_table_or_json(folder: Path, tmp_path: Path) -> None:
+    runner = CliRunner()
+    printed = runner.invoke(app, ["federation", "status", str(folder)])
+    assert printed.exit_code == 0
+    assert "3 of 3" in printed.output
+    found = json.loads(runner.invoke(app, ["federation", "status", str(folder), "--json"]).output)
+    assert (found["done"], found["state"]) == (3, "finished")
+    missing = runner.invoke(app, ["federation", "status", str(tmp_path / "nowhere")])
+    assert isinstance(missing.exception, RunError)
