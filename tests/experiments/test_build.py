@@ -7,19 +7,24 @@ from typing import Any
 import pytest
 
 from igc.errors import ProjectionError, RecipeError
+from igc.experiments.assemble import schedule_of
 from igc.experiments.build import build_method
 from igc.experiments.recipe import load
 from igc.methods import (
+    ErrorFeedback,
     FetchSgd,
     LocalSteps,
     LocalTopK,
+    Plateau,
     PowerSgd,
     RandomK,
+    Scaffold,
     Static,
     TimeVarying,
     TrueTopK,
     ZerothOrder,
 )
+from igc.optim import Adagrad, Adam, Schedule, ServerOptimizer, Sgd, Yogi
 from igc.projection import BlockedHadamard, Coordinates, CountSketch, DenseGaussian
 from igc.space import ParameterSpace
 
@@ -28,7 +33,8 @@ LOCAL = "local.learning_rate=0.1"
 
 
 def built(name: str, *overrides: str) -> Any:
-    return build_method(load("movie-reviews", [f"method.name={name}", *overrides]), SPACE, pass_rounds=7, seed=5)
+    recipe = load("movie-reviews", [f"method.name={name}", *overrides])
+    return build_method(recipe, SPACE, pass_rounds=7, seed=5, clients=9)
 
 
 def test_powersgd_takes_the_shapes_of_the_space() -> None:
@@ -89,3 +95,52 @@ def test_sparse_methods_take_their_settings() -> None:
 def test_methods_with_a_momentum_of_their_own_take_no_other_optimizer(name: str) -> None:
     with pytest.raises(RecipeError, match=f"{name} keeps momentum and error itself, and steps as sgd does, not adam"):
         built(name, "optimizer.name=adam")
+
+
+@pytest.mark.parametrize(
+    ("settings", "optimizer"),
+    [
+        (["name=adam"], Adam(0.9, 0.999)),
+        (["name=adam", "beta2=0.9"], Adam(0.9, 0.9)),
+        (["name=yogi", "epsilon=0.001"], Yogi(0.9, 0.99, 1e-3)),
+        (["name=adagrad"], Adagrad(1e-8)),
+        (["name=sgd", "momentum=0.5"], Sgd(0.5)),
+    ],
+)
+def test_the_servers_optimizer_is_the_one_that_was_asked_for(settings: list[str], optimizer: ServerOptimizer) -> None:
+    method = built("static", "method.dim=8", *(f"optimizer.{setting}" for setting in settings))
+    assert method.optimizer == optimizer
+
+
+def test_changes_of_subspace_are_by_rounds_or_on_a_plateau() -> None:
+    small = "method.dim=8"
+    assert built("time-varying", small) == TimeVarying(built("static", small), 7)
+    ruled = built("time-varying", small, "method.change=plateau", "method.patience=5", "method.moments=carry-over")
+    assert ruled == TimeVarying(built("static", small), None, Plateau(5, 0.01), "carry-over")
+    most = built("time-varying", small, "method.change=plateau", "method.rounds_per_epoch=40")
+    assert (most.rounds_per_epoch, most.plateau) == (40, Plateau(20, 0.01))
+
+
+def test_error_feedback_is_of_what_is_uploaded_and_control_variates_of_local_steps() -> None:
+    small, lossy = "method.dim=8", ("codec.up=lloyd-1", "codec.error_feedback=true")
+    method = built("static", small, *lossy, LOCAL, "local.epochs=3")
+    assert method == LocalSteps(ErrorFeedback(built("static", small), "lloyd-1"), 0.1, 3)
+    drifting = built("static", small, *lossy, LOCAL, "local.control_variates=true", "local.batch_size=2")
+    assert drifting == Scaffold(ErrorFeedback(built("static", small), "lloyd-1"), 0.1, 9, 1, 2)
+
+
+def rates(rounds: int, *overrides: str) -> list[float]:
+    schedule = schedule_of(load("movie-reviews", [*overrides, "optimizer.learning_rate=1.0"]), pass_rounds=7)
+    return [schedule(round) for round in range(rounds)]
+
+
+def test_schedules_restart_as_asked() -> None:
+    cosine = ("optimizer.schedule=cosine", "optimizer.warmup_rounds=1", "optimizer.final_fraction=0.0")
+    cycles = rates(15, *cosine, "optimizer.restarts=rounds", "optimizer.cycle=5")
+    assert cycles[:5] == cycles[5:10] == cycles[10:]
+    # From a change on, the schedule is over when the subspace is.
+    passing = rates(8, "method.name=time-varying", *cosine, "optimizer.restarts=change")
+    assert passing == [*(Schedule(1.0, 7, "cosine", 1)(round) for round in range(8))]
+    longer = rates(8, "method.name=time-varying", "method.rounds_per_epoch=8", *cosine, "optimizer.restarts=change")
+    assert longer[-1] > passing[-1] == 0
+    assert rates(8, *cosine)[-1] > 0.9  # of all rounds

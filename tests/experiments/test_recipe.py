@@ -167,7 +167,47 @@ def test_a_recipe_cannot_be_changed() -> None:
         ),
         (
             {"optimizer.beta1": 0.9},
-            "optimizer.beta1: means nothing where name = 'sgd'; remove it, or set name to 'adam'",
+            "optimizer.beta1: means nothing where name = 'sgd'; remove it, or set name to 'adam' or 'yogi'",
+        ),
+        (
+            {"optimizer.restarts": "rounds"},
+            "optimizer.cycle: missing, and restarts = 'rounds' needs it; set the rounds from one restart to the next",
+        ),
+        (
+            {"optimizer.restarts": "change"},
+            "optimizer.restarts: means nothing for the method static; remove it, or set method.name to 'time-varying'",
+        ),
+        (
+            {
+                "method": {"name": "time-varying", "change": "plateau"},
+                "optimizer.restarts": "change",
+                "optimizer.schedule": "cosine",
+            },
+            "optimizer.schedule: cosine falls over a known number of rounds",
+        ),
+        (
+            {"method": {"name": "time-varying", "patience": 3}},
+            "method.patience: means nothing where change = 'rounds'; remove it, or set change to 'plateau'",
+        ),
+        (
+            {"codec": {"error_feedback": True}},
+            "codec.error_feedback: means nothing where up = 'float32'; remove it, or set up to 'float16'",
+        ),
+        (
+            {"method": {"name": "local-top-k"}, "codec": {"up": "eden-1", "error_feedback": True}},
+            "codec.error_feedback: means nothing for the method local-top-k; remove it, or set method.name to 'static'",
+        ),
+        (
+            {"method": {"name": "k-subspace"}, "local": {"learning_rate": 1.0, "control_variates": True}},
+            "local.control_variates: means nothing for the method k-subspace",
+        ),
+        (
+            {"local": {"learning_rate": 1.0, "control_variates": True, "proximal": 0.1}},
+            "local.control_variates: means nothing beside local.proximal",
+        ),
+        (
+            {"local": {"learning_rate": 1.0, "control_variates": True, "optimizer": "adam"}},
+            "local.control_variates: means nothing where optimizer = 'adam'; remove it, or set optimizer to 'sgd'",
         ),
         (
             {"optimizer.final_fraction": 0.1},
@@ -304,6 +344,27 @@ def test_a_fault_of_syntax_names_file_and_line(tmp_path: Path, text: str, line: 
     path.write_text(text)
     with pytest.raises(RecipeError, match=rf"mine\.toml, line {line}: not valid TOML"):
         load(path)
+
+
+def test_another_method_leaves_out_what_means_nothing_for_it_in_other_sections(tmp_path: Path) -> None:
+    made = changed(
+        {
+            "method": {"name": "time-varying", "rounds_per_epoch": 3},
+            "codec": {"up": "lloyd-1", "error_feedback": True},
+            "local": {"learning_rate": 1.0, "control_variates": True},
+            "optimizer.restarts": "change",
+        }
+    )
+    path = tmp_path / "mine.toml"
+    path.write_text(tomli_w.dumps(made))
+    same, fresh, sparse = load(path), load(path, ["method.name=k-subspace"]), load(path, ["method.name=random-k"])
+    assert (same.optimizer.restarts, same.codec.error_feedback) == ("change", True)
+    assert (fresh.optimizer.restarts, fresh.codec.error_feedback) == ("never", True)
+    assert fresh.local is not None
+    assert not fresh.local.control_variates
+    assert not sparse.codec.error_feedback
+    with pytest.raises(RecipeError, match=r"optimizer\.restarts: means nothing for the method static"):
+        load(path, ["method.name=static", "optimizer.restarts=change"])
 
 
 # Overrides -----------------------------------------------------------------------------------------------------

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, LRScheduler
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    LambdaLR,
+    LinearLR,
+    LRScheduler,
+)
 
 from igc.optim import Schedule
 
@@ -83,3 +89,17 @@ def test_beyond_the_last_round_it_stays_at_the_end(shape: Shape) -> None:
 def test_a_warm_up_as_long_as_the_training_only_rises(shape: Shape, warmup: int) -> None:
     schedule = Schedule(1.0, 4, shape, warmup)
     assert [schedule(r) for r in range(4)] == pytest.approx([(r + 1) / warmup for r in range(4)])
+
+
+@given(peak=st.floats(1e-6, 10), cycle=st.integers(1, 20), final=st.floats(0.0, 1.0), rounds=st.integers(1, 70))
+def test_warm_restarts_of_the_cosine_are_torchs(peak: float, cycle: int, final: float, rounds: int) -> None:
+    schedule = Schedule(peak, cycle, "cosine", final_fraction=final, restarts=True)
+    expected = rates(peak, rounds, lambda o: CosineAnnealingWarmRestarts(o, T_0=cycle, eta_min=peak * final))
+    assert [schedule(r) for r in range(rounds + 1)] == pytest.approx(expected, rel=1e-6, abs=1e-9 * peak)
+
+
+@every_shape
+def test_every_cycle_is_the_first_one_warm_up_included(shape: Shape) -> None:
+    once, again = Schedule(0.5, 9, shape, 3, 0.1), Schedule(0.5, 9, shape, 3, 0.1, restarts=True)
+    assert [again(r) for r in range(40)] == [once(r % 9) for r in range(40)]
+    assert again(9) < again(12)

@@ -12,13 +12,16 @@ from torch import Tensor
 from igc.federation import BatchSettings, Dropout, InProcess, Reply, Request, RoundResult, Sampler, Server, Workplace
 from igc.messages import Agreement
 from igc.methods import (
+    ErrorFeedback,
     FetchSgd,
     KSubspace,
     LocalSteps,
     LocalTopK,
     Method,
+    Plateau,
     PowerSgd,
     RandomK,
+    Scaffold,
     Static,
     TimeVarying,
     TrueTopK,
@@ -50,6 +53,15 @@ METHODS: dict[str, Maker] = {
     "powersgd": lambda p, o: PowerSgd(TOY_SHAPES, o, rank=2),
     "powersgd-stateless": lambda p, o: PowerSgd(TOY_SHAPES, o, rank=2, error_feedback=False),
     "decomfl": lambda p, o: ZerothOrder(TimeVarying(Static(p, o), rounds_per_epoch=1), 1e-2),
+    "error-feedback": lambda p, o: ErrorFeedback(Static(p, o), "lloyd-1"),
+    "k-subspace-time-varying-error-feedback": lambda p, o: ErrorFeedback(
+        TimeVarying(KSubspace(p, o, subspaces=2), rounds_per_epoch=2), "int4"
+    ),
+    "scaffold": lambda p, o: Scaffold(fedsgd(p.D, o), 0.05, clients=7, epochs=2, batch_size=2),
+    "time-varying-scaffold": lambda p, o: Scaffold(
+        ErrorFeedback(TimeVarying(Static(p, o), rounds_per_epoch=2), "eden-2"), 0.05, clients=7, epochs=2
+    ),
+    "time-varying-plateau": lambda p, o: TimeVarying(Static(p, o), 3, Plateau(1, 0.2), "carry-scale"),
     "time-varying-local": lambda p, o: LocalSteps(TimeVarying(Static(p, o), rounds_per_epoch=2), 0.05, epochs=2),
 }
 

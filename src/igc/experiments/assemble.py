@@ -116,12 +116,20 @@ def assemble(recipe: Recipe, dataset: FederatedDataset[Any] | None = None) -> Ex
     model = task.model().to(device)
     space = ParameterSpace.of(model, recipe.space.include, recipe.space.exclude)
     workplace = Workplace(model, space, task, clients, _batches(recipe))
-    method = build_method(recipe, space, sampler.rounds_per_epoch, _seed(recipe, Purpose.PROJECTION))
+    seed = _seed(recipe, Purpose.PROJECTION)
+    method = build_method(recipe, space, sampler.rounds_per_epoch, seed, len(here.clients))
     codec = recipe.codec
     agreement = Agreement(space.fingerprint, method.projection.digest, method.digest, codec.up, codec.down)
     sequential = InProcess(method, agreement, workplace, dropout_of(recipe), recipe.federation.non_finite)
     engine = _engine(recipe, sequential, method, workplace)
-    server = Server(method, agreement, sampler, _schedule(recipe), recipe.federation.weights)
+    server = Server(
+        method,
+        agreement,
+        sampler,
+        schedule_of(recipe, sampler.rounds_per_epoch),
+        recipe.federation.weights,
+        from_change=recipe.optimizer.restarts == "change",
+    )
     return Experiment(recipe, task, model, space, method, workplace, engine, server, evaluation, len(clients), device)
 
 
@@ -159,9 +167,20 @@ def _seed(recipe: Recipe, purpose: Purpose) -> int:
     return child_seed(recipe.seed, purpose)
 
 
-def _schedule(recipe: Recipe) -> Schedule:
-    o = recipe.optimizer
-    return Schedule(o.learning_rate, recipe.federation.rounds, o.schedule, o.warmup_rounds, o.final_fraction)
+def schedule_of(recipe: Recipe, pass_rounds: int) -> Schedule:
+    """The server's learning rates; with restarts at a change of subspace, those of rounds since the change.
+
+    Args:
+        recipe: has them.
+        pass_rounds: rounds of one pass over the clients.
+    """
+    o, rounds = recipe.optimizer, recipe.federation.rounds
+    if o.cycle is not None:
+        rounds = o.cycle
+    elif o.restarts == "change":
+        rounds = recipe.method.rounds_per_epoch or pass_rounds
+    shape = o.schedule, o.warmup_rounds, o.final_fraction
+    return Schedule(o.learning_rate, rounds, *shape, restarts=o.restarts == "rounds")
 
 
 def _batches(recipe: Recipe) -> BatchSettings:

@@ -7,22 +7,25 @@ from typing import Any, Final
 
 from igc.errors import ProjectionError
 from igc.experiments.recipe import Recipe
-from igc.experiments.settings import MethodSettings, OptimizerSettings
+from igc.experiments.settings import LocalSettings, MethodSettings, OptimizerSettings
 from igc.methods import (
+    ErrorFeedback,
     FetchSgd,
     KSubspace,
     LocalSteps,
     LocalTopK,
     Method,
+    Plateau,
     PowerSgd,
     RandomK,
+    Scaffold,
     Static,
     TimeVarying,
     TrueTopK,
     ZerothOrder,
     fedsgd,
 )
-from igc.optim import Adam, ServerOptimizer, Sgd
+from igc.optim import Adagrad, Adam, ServerOptimizer, Sgd, Yogi
 from igc.projection import Coordinates, CountSketch, Projection, make_projection
 from igc.projection.base import next_power_of_two
 from igc.space import ParameterSpace
@@ -30,7 +33,7 @@ from igc.space import ParameterSpace
 _FAST_BLOCK: Final = 1024
 
 
-def build_method(recipe: Recipe, space: ParameterSpace, pass_rounds: int, seed: int) -> Method[Any, Any]:
+def build_method(recipe: Recipe, space: ParameterSpace, pass_rounds: int, seed: int, clients: int) -> Method[Any, Any]:
     """The recipe's method.
 
     Args:
@@ -38,18 +41,26 @@ def build_method(recipe: Recipe, space: ParameterSpace, pass_rounds: int, seed: 
         space: the model's trainable parameters.
         pass_rounds: rounds of one pass over the clients.
         seed: of its projection.
+        clients: how many there are.
 
     Raises:
         ProjectionError: d does not fit D.
     """
     method = _one_step_method(recipe, space, pass_rounds, seed)
-    local = recipe.local
-    if local is not None:
-        rule = Adam() if local.optimizer == "adam" else Sgd()
-        method = LocalSteps(method, local.learning_rate, local.epochs, local.batch_size, rule, local.proximal)
+    if recipe.codec.error_feedback:  # what local training uploads goes through the codec, not each of its steps
+        method = ErrorFeedback(method, recipe.codec.up)
+    if recipe.local is not None:
+        method = _local(recipe.local, method, clients)
     if recipe.method.name == "decomfl":  # outermost: each local step is made of differences, too
         method = ZerothOrder(method, recipe.method.smoothing, recipe.method.differences)
     return method
+
+
+def _local(local: LocalSettings, method: Method[Any, Any], clients: int) -> Method[Any, Any]:
+    if local.control_variates:
+        return Scaffold(method, local.learning_rate, clients, local.epochs, local.batch_size)
+    rule = Adam() if local.optimizer == "adam" else Sgd()
+    return LocalSteps(method, local.learning_rate, local.epochs, local.batch_size, rule, local.proximal)
 
 
 def _one_step_method(recipe: Recipe, space: ParameterSpace, pass_rounds: int, seed: int) -> Method[Any, Any]:
@@ -74,8 +85,15 @@ def _one_step_method(recipe: Recipe, space: ParameterSpace, pass_rounds: int, se
             )
         inner = KSubspace(projection, optimizer, settings.subspaces)
     if settings.name.endswith("time-varying"):
-        return TimeVarying(inner, settings.rounds_per_epoch or pass_rounds)
+        return _time_varying(inner, settings, pass_rounds)
     return inner
+
+
+def _time_varying(inner: Static | KSubspace, settings: MethodSettings, pass_rounds: int) -> TimeVarying:
+    if settings.change == "rounds":
+        return TimeVarying(inner, settings.rounds_per_epoch or pass_rounds, carry=settings.moments)
+    plateau = Plateau(settings.patience, settings.threshold)
+    return TimeVarying(inner, settings.rounds_per_epoch, plateau, settings.moments)
 
 
 def _k(settings: MethodSettings, D: int) -> int:
@@ -124,6 +142,10 @@ def _directions(settings: MethodSettings, D: int, seed: int) -> Projection:
 
 
 def _optimizer(settings: OptimizerSettings) -> ServerOptimizer:
+    decay = {} if settings.beta2 is None else {"beta2": settings.beta2}
     if settings.name == "sgd":
         return Sgd(settings.momentum)
-    return Adam(settings.beta1, settings.beta2, settings.epsilon)
+    if settings.name == "adagrad":
+        return Adagrad(settings.epsilon)
+    rule = Adam if settings.name == "adam" else Yogi
+    return rule(beta1=settings.beta1, epsilon=settings.epsilon, **decay)

@@ -24,6 +24,7 @@ from igc.data import DataSettings
 from igc.errors import RecipeError, did_you_mean
 from igc.experiments.faults import faults
 from igc.experiments.settings import (
+    NEEDS_METHOD,
     SERVER_FEEDBACK,
     CheckpointSettings,
     CodecSettings,
@@ -34,6 +35,7 @@ from igc.experiments.settings import (
     OptimizerSettings,
     Section,
     SpaceSettings,
+    either,
 )
 from igc.tasks import IMAGE_MODELS, ModelSettings, TaskSettings, misfit
 
@@ -94,6 +96,33 @@ class Recipe(Section):
                 "{place}: {method} keeps momentum and error itself, and steps as sgd does, not {name}; set"
                 " optimizer.name to 'sgd', and optimizer.learning_rate and optimizer.momentum to go with it",
                 {"place": "optimizer.name", "method": method.name, "name": optimizer.name},
+            )
+        return optimizer
+
+    @field_validator("codec", "local", "optimizer")
+    @classmethod
+    def _suits_the_method(cls, section: Section | None, info: ValidationInfo) -> Section | None:
+        method, name = info.data.get("method"), info.field_name or ""
+        for (there, key, value), methods in NEEDS_METHOD.items():
+            if there == name and getattr(section, key, None) == value and method and method.name not in methods:
+                raise PydanticCustomError(
+                    "fault",
+                    "{place}: means nothing for the method {method}; remove it, or set method.name to {methods}",
+                    {"place": f"{name}.{key}", "method": method.name, "methods": either(methods)},
+                )
+        return section
+
+    @field_validator("optimizer")
+    @classmethod
+    def _a_cycle_has_an_end(cls, optimizer: OptimizerSettings, info: ValidationInfo) -> OptimizerSettings:
+        method = info.data.get("method")
+        falls = optimizer.restarts == "change" and optimizer.schedule != "constant"
+        if falls and method and method.change == "plateau" and method.rounds_per_epoch is None:
+            raise PydanticCustomError(
+                "fault",
+                "{place}: {schedule} falls over a known number of rounds, and how many a plateau leaves a subspace is not"
+                " known; set method.rounds_per_epoch, the most that it has, or schedule = 'constant'",
+                {"place": "optimizer.schedule", "schedule": optimizer.schedule},
             )
         return optimizer
 
@@ -256,6 +285,7 @@ def override(tree: dict[str, Any], overrides: Sequence[tuple[list[str], Any]]) -
         else:
             place[keys[-1]] = value
     _shorten_warm_up(tree, given)
+    _drop_what_the_method_lacks(tree, given)
     for name, section in _sections():
         values = tree.get(name)
         if not isinstance(values, dict):
@@ -282,6 +312,19 @@ def _shorten_warm_up(tree: dict[str, Any], given: set[tuple[str, ...]]) -> None:
     optimizer, rounds = tree.get("optimizer"), tree["federation"]["rounds"]
     if isinstance(optimizer, dict) and isinstance(rounds, int) and isinstance(optimizer.get("warmup_rounds"), int):
         optimizer["warmup_rounds"] = min(optimizer["warmup_rounds"], max(rounds, 0))
+
+
+def _drop_what_the_method_lacks(tree: dict[str, Any], given: set[tuple[str, ...]]) -> None:
+    """Where another method was asked for, leave out what means nothing for it in other sections."""
+    method = tree.get("method")
+    if ("method", "name") not in given or not isinstance(method, dict):
+        return
+    for (name, key, value), methods in NEEDS_METHOD.items():
+        section = tree.get(name)
+        if not isinstance(section, dict) or method.get("name") in methods:
+            continue
+        if section.get(key) == value and (name, key) not in given:
+            del section[key]
 
 
 def _sections() -> Iterator[tuple[str, type[Section]]]:

@@ -7,7 +7,7 @@ static method, so a recipe that sets it is mistaken about what it runs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -29,12 +29,21 @@ _COMPRESSED = ("static", "time-varying", "k-subspace", "k-subspace-time-varying"
 _K_SUBSPACE = ("k-subspace", "k-subspace-time-varying")
 _TIME_VARYING = ("time-varying", "k-subspace-time-varying")
 _SPARSE = ("local-top-k", "true-top-k", "random-k", "fetchsgd")
+_ONE_SKETCH = (*_COMPRESSED, "fedsgd", "fedavg")
+# (section, key, value): the methods for which it has a meaning
+NEEDS_METHOD: Mapping[tuple[str, str, object], tuple[str, ...]] = {
+    ("codec", "error_feedback", True): _ONE_SKETCH,
+    ("local", "control_variates", True): tuple(name for name in _ONE_SKETCH if name not in _K_SUBSPACE),
+    ("optimizer", "restarts", "change"): _TIME_VARYING,
+}
 SERVER_FEEDBACK = ("true-top-k", "fetchsgd")  # whose server keeps a momentum and an error of its own
 
 CodecName = Literal[
     "float32", "float16", "bfloat16", "int8", "int4", "qsgd-2", "qsgd-4", "qsgd-8", "eden-1", "eden-2", "eden-3", "eden-4",
     "lloyd-1", "lloyd-2", "lloyd-3", "lloyd-4",
 ]  # fmt: skip
+
+_LOSSY = tuple(name for name in get_args(CodecName) if name != "float32")
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -61,7 +70,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _has_a_meaning(cls, value: object, info: ValidationInfo) -> object:
-        if found := cls.obstacle(info.field_name or "", info.data):
+        if value is not None and (found := cls.obstacle(info.field_name or "", info.data)):
             other, allowed = found
             raise ValueError(
                 f"means nothing where {other} = {info.data[other]!r}; remove it, or set {other} to {either(allowed)}"
@@ -96,7 +105,13 @@ class MethodSettings(Section):
         block: rows of a block of the blocked Hadamard or of Fastfood, a power of two; None: chosen from d,
             1024 for decomfl.
         subspaces: K, of the k-subspace methods.
-        rounds_per_epoch: rounds that one matrix serves, of the time-varying methods; None: one pass over the clients.
+        change: of the time-varying methods: fresh matrices after a number of ``rounds``, or on a ``plateau`` of the loss.
+        rounds_per_epoch: rounds that one matrix serves; None: one pass over the clients. With plateau the most that it
+            serves; None: no limit.
+        patience: of plateau: rounds of which each of the two mean losses is taken that are compared.
+        threshold: of plateau: the least fall, as a share of the loss, that is worth staying for.
+        moments: what becomes of the server optimizer's moments at a change: they start anew (``reset``), mean squares stay
+            (``carry-scale``), or all stay, number by number (``carry-over``).
         k: coordinates of an upload (local-top-k, random-k), or that a round changes (true-top-k, fetchsgd); None: D / 130.
         error_feedback: of local-top-k and powersgd: clients keep what they did not send, D numbers each.
         rows: of fetchsgd's sketch.
@@ -113,7 +128,11 @@ class MethodSettings(Section):
         "projection": {"name": (*_COMPRESSED, "decomfl")},
         "block": {"name": (*_COMPRESSED, "decomfl"), "projection": ("blocked-hadamard", "fastfood")},
         "subspaces": {"name": _K_SUBSPACE},
+        "change": {"name": _TIME_VARYING},
         "rounds_per_epoch": {"name": _TIME_VARYING},
+        "patience": {"name": _TIME_VARYING, "change": ("plateau",)},
+        "threshold": {"name": _TIME_VARYING, "change": ("plateau",)},
+        "moments": {"name": _TIME_VARYING},
         "k": {"name": _SPARSE},
         "error_feedback": {"name": ("local-top-k", "powersgd")},
         "rows": {"name": ("fetchsgd",)},
@@ -130,7 +149,11 @@ class MethodSettings(Section):
     projection: ProjectionName = "blocked-hadamard"
     block: PositiveInt | None = None
     subspaces: PositiveInt = 4
+    change: Literal["rounds", "plateau"] = "rounds"
     rounds_per_epoch: PositiveInt | None = None
+    patience: PositiveInt = 20
+    threshold: Fraction = 0.01
+    moments: Literal["reset", "carry-scale", "carry-over"] = "reset"
     k: PositiveInt | None = None
     error_feedback: bool = True
     rows: Annotated[int, Field(ge=1, le=255)] = 5
@@ -159,13 +182,25 @@ class LocalSettings(Section):
         batch_size: examples of one step; None: all that the client drew (``federation.batch_size``).
         optimizer: the clients' update rule; it starts anew in every round.
         proximal: mu of FedProx, which pulls clients back to where the round began.
+        control_variates: of sgd: correct each client's steps by how its gradients differ from everybody's, as SCAFFOLD
+            does; clients remember as many numbers as an upload has, and downloads have as many more.
     """
+
+    applies: ClassVar[Mapping[str, Mapping[str, tuple[str, ...]]]] = {"control_variates": {"optimizer": ("sgd",)}}
 
     learning_rate: Annotated[float, Field(gt=0)]
     epochs: PositiveInt = 1
     batch_size: PositiveInt | None = None
     optimizer: Literal["sgd", "adam"] = "sgd"
     proximal: Annotated[float, Field(ge=0)] = 0.0
+    control_variates: bool = False
+
+    @field_validator("control_variates")
+    @classmethod
+    def _one_correction(cls, control_variates: bool, info: ValidationInfo) -> bool:
+        if control_variates and info.data.get("proximal"):
+            raise ValueError("means nothing beside local.proximal, another cure for the same; set one of the two")
+        return control_variates
 
 
 class CodecSettings(Section):
@@ -174,10 +209,14 @@ class CodecSettings(Section):
     Attributes:
         up: of uploads.
         down: of downloads.
+        error_feedback: clients keep what the codec of their upload lost, and add it to the next.
     """
+
+    applies: ClassVar[Mapping[str, Mapping[str, tuple[str, ...]]]] = {"error_feedback": {"up": _LOSSY}}
 
     up: CodecName = "float32"
     down: CodecName = "float32"
+    error_feedback: bool = False
 
 
 class OptimizerSettings(Section):
@@ -187,32 +226,46 @@ class OptimizerSettings(Section):
         name: the update rule.
         learning_rate: its peak, reached after ``warmup_rounds``.
         momentum: of sgd.
-        beta1: of adam, decay of the mean.
-        beta2: of adam, decay of the mean square.
-        epsilon: of adam, added to the root of the mean square. A coordinate of a projected gradient is about sqrt(D/d)
-            times larger than one of the gradient, so the usual 1e-8 is safe where it is for parameters.
+        beta1: of adam and yogi, decay of the mean.
+        beta2: of adam and yogi, decay of the mean square; None: 0.999 for adam, 0.99 for yogi.
+        epsilon: of adam, yogi and adagrad, added to the root of the mean square, which starts at its square in the last
+            two. A coordinate of a projected gradient is about sqrt(D/d) times larger than one of the gradient, so the
+            usual 1e-8 is safe where it is for parameters.
         schedule: how the learning rate falls from its peak to the last round.
         warmup_rounds: over how many rounds it rises, linearly, to its peak.
         final_fraction: share of the peak that is left at the last round.
+        restarts: warm restarts: the schedule begins again, warm-up included, with every ``cycle`` of ``rounds``, at every
+            ``change`` of subspace, or ``never``.
+        cycle: rounds from one restart to the next.
     """
 
     applies: ClassVar[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "momentum": {"name": ("sgd",)},
-        "beta1": {"name": ("adam",)},
-        "beta2": {"name": ("adam",)},
-        "epsilon": {"name": ("adam",)},
+        "beta1": {"name": ("adam", "yogi")},
+        "beta2": {"name": ("adam", "yogi")},
+        "epsilon": {"name": ("adam", "yogi", "adagrad")},
         "final_fraction": {"schedule": ("linear", "cosine")},
+        "cycle": {"restarts": ("rounds",)},
     }
 
-    name: Literal["sgd", "adam"]
+    name: Literal["sgd", "adam", "yogi", "adagrad"]
     learning_rate: Annotated[float, Field(gt=0)]
     momentum: BelowOne = 0.0
     beta1: BelowOne = 0.9
-    beta2: BelowOne = 0.999
+    beta2: BelowOne | None = None
     epsilon: Annotated[float, Field(gt=0)] = 1e-8
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_rounds: Annotated[int, Field(ge=0)] = 0
     final_fraction: Fraction = 0.0
+    restarts: Literal["never", "rounds", "change"] = "never"
+    cycle: Annotated[PositiveInt | None, Field(validate_default=True)] = None
+
+    @field_validator("cycle")
+    @classmethod
+    def _has_a_length(cls, cycle: int | None, info: ValidationInfo) -> int | None:
+        if cycle is None and info.data.get("restarts") == "rounds":
+            raise ValueError("missing, and restarts = 'rounds' needs it; set the rounds from one restart to the next")
+        return cycle
 
 
 class FederationSettings(Section):

@@ -52,6 +52,7 @@ class Server:
         sampler: who takes part.
         learning_rate: round -> the server optimizer's step size.
         weights: weigh clients by their number of predictions ("examples"), or equally ("uniform").
+        from_change: count the rounds of ``learning_rate`` from the latest change of subspace.
     """
 
     def __init__(
@@ -61,6 +62,8 @@ class Server:
         sampler: Sampler,
         learning_rate: Callable[[int], float],
         weights: Literal["examples", "uniform"] = "examples",
+        *,
+        from_change: bool = False,
     ) -> None:
         self.method = method
         self.state = method.init()
@@ -70,6 +73,7 @@ class Server:
         self._sampler = sampler
         self._learning_rate = learning_rate
         self._weights = weights
+        self._from_change = from_change
 
     def run_round(self, engine: Engine) -> RoundResult:
         """Sample, send, receive, check, aggregate, update."""
@@ -93,7 +97,7 @@ class Server:
             if reply.error == MISSED:
                 self.state = self.method.forget(self.state, reply.client)
         means = mean.means()
-        learning_rate = self._learning_rate(number)
+        learning_rate = self._learning_rate(number - self.method.began(self.state) if self._from_change else number)
         self.state = self.method.update(self.state, means, number, learning_rate)
         self.round += 1
         return RoundResult(

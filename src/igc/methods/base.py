@@ -155,6 +155,10 @@ class Method(ABC, Generic[StateT, MemoryT]):
     def traffic(self, participations: int, epochs: int) -> Traffic:
         """METHOD.md's table for a client that takes part so many times, in so many epochs."""
 
+    def began(self, state: StateT) -> int:  # noqa: ARG002
+        """The round in which the present subspace began; 0 where there is one for all of training."""
+        return 0
+
     def forget(self, state: StateT, client: str) -> StateT:  # noqa: ARG002
         """The state after a client reported `MissedError`; the same where the server tracks nothing."""
         return state

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 from typing_extensions import override
 
 from igc.methods.worker import Sketch, Worker
@@ -57,15 +58,28 @@ class LocalSteps(Wrapped):
 
     @override
     def at_work(self, worker: Worker) -> Worker:
-        return _Training(worker, self)
+        return Training(worker, self)
 
 
-class _Training(Worker):
-    """A worker whose sketch is the way that local training went."""
+class Training(Worker):
+    """A worker whose sketch is the way that local training went.
 
-    def __init__(self, worker: Worker, local: LocalSteps) -> None:
+    Args:
+        worker: computes gradients.
+        local: how to train.
+        correction: added to every gradient, (d,); None: nothing.
+
+    Attributes:
+        steps: that the latest training took.
+        way: where it began less where it ended, in the coordinates that it trained.
+    """
+
+    def __init__(self, worker: Worker, local: LocalSteps, correction: Tensor | None = None) -> None:
+        self.steps = 0
+        self.way = torch.empty(0)
         self._worker = worker
         self._local = local
+        self._correction = correction
         self._current: list[Term] = []
         self._settled: list[Term] = []
 
@@ -90,15 +104,17 @@ class _Training(Worker):
             step.move_(moved, self._settled)
             sketch = step.sketch(own)
             gradient = sketch.vector
+            if self._correction is not None:
+                gradient = gradient + self._correction
             if local.proximal:
                 gradient = gradient + local.proximal * (x - sigma)
             state, x = local.optimizer.update(state, x, gradient, local.learning_rate)
             met.append(sketch._replace(vector=torch.empty(0)))
         first = met[: len(steps) // local.epochs]
         weight = sum(sketch.weight for sketch in first)
-        way = sigma - x
+        self.steps, self.way = len(steps), sigma - x
         return Sketch(
-            way if own == projection else projection.project(way),
+            self.way if own == projection else projection.project(self.way),
             weight,
             sum(s.loss * s.weight for s in first) / weight,
         )

@@ -8,6 +8,9 @@ Melas-Kyriazi and Wang, FL4NLP 2022, algorithm "time-varying"; METHOD.md, sectio
     client -> server    A_e^T g                                          d numbers
     server              sigma_e steps on the mean; after the epoch it is final, and sigma_{e+1} = 0
 
+An epoch ends after a number of rounds, one pass over the clients in the paper, or where the loss has come to a plateau;
+only the server needs to know, since downloads name their epoch. Moments of its optimizer start anew, or carry over.
+
 A client that missed epochs gets every final it lacks, but never more than D numbers of them: past that, it gets their sum
 sum_{j<e} A_j sigma_j^final itself, theta at the start of the epoch less theta_0.
 """
@@ -26,7 +29,9 @@ from typing_extensions import override
 from igc.messages import Due, Message, TensorError
 from igc.methods import k_subspace, static
 from igc.methods.base import Means, Method, MissedError, Traffic, Turn
+from igc.methods.plateau import Plateau
 from igc.methods.worker import Sketch, Worker
+from igc.optim import Carry, carried
 from igc.projection import Identity, Projection, Term
 from igc.projection.theta import displacement
 from igc.records import record
@@ -43,11 +48,15 @@ class State:
         finals: final sigma of each epoch that is over.
         inner: state of the epoch at hand, number ``len(finals)``.
         known: client -> the number of finals, from the first, that it has confirmed by an upload.
+        began: the round in which the epoch at hand began.
+        losses: the newest of its rounds, as many as the plateau rule looks at.
     """
 
     finals: tuple[Tensor, ...]
     inner: InnerState
     known: dict[str, int]
+    began: int = 0
+    losses: tuple[float, ...] = ()
 
 
 @record
@@ -76,11 +85,16 @@ class TimeVarying(Method[State, Memory]):
 
     Attributes:
         inner: the method within an epoch.
-        rounds_per_epoch: rounds that one set of matrices serves; one pass over the clients in the paper.
+        rounds_per_epoch: rounds that one set of matrices serves; one pass over the clients in the paper. With ``plateau``
+            at most so many; None: no limit.
+        plateau: change matrices where the loss has stopped falling.
+        carry: what becomes of the moments of the server's optimizer at a change.
     """
 
     inner: Inner
-    rounds_per_epoch: int
+    rounds_per_epoch: int | None
+    plateau: Plateau | None = None
+    carry: Carry = "reset"
     _sums: dict[int, tuple[tuple[Tensor, ...], Tensor]] = field(default_factory=dict, compare=False, repr=False)
 
     linear: ClassVar[bool] = True
@@ -93,7 +107,9 @@ class TimeVarying(Method[State, Memory]):
     @property
     @override
     def settings(self) -> dict[str, Any]:
-        return {"name": "time-varying", "rounds_per_epoch": self.rounds_per_epoch, "inner": self.inner.settings}
+        rule = {} if self.plateau is None else {"plateau": self.plateau.settings}
+        name = {"name": "time-varying", "rounds_per_epoch": self.rounds_per_epoch}
+        return {**name, **rule, "inner": self.inner.settings}
 
     def during(self, epoch: int) -> Inner:
         """The method of one epoch, counted from 0; the first has the inner method's own matrices."""
@@ -142,9 +158,25 @@ class TimeVarying(Method[State, Memory]):
         epoch = len(state.finals)
         known = state.known if means is None else {**state.known, **dict.fromkeys(means.clients, epoch)}
         inner = self.inner.update(state.inner, means, round, learning_rate)  # type: ignore[arg-type]
-        if (round + 1) % self.rounds_per_epoch == 0:
-            return State((*state.finals, inner.sigma), self.inner.init(), known)
-        return State(state.finals, inner, known)
+        losses = state.losses
+        if self.plateau is not None and means is not None:
+            losses = (*losses, means.loss)[-self.plateau.window :]
+        if not self._over(state.began, round, losses):
+            return State(state.finals, inner, known, state.began, losses)
+        fresh = self.inner.init()
+        moments = carried(inner.optimizer, fresh.optimizer, self.carry)
+        return State((*state.finals, inner.sigma), dataclasses.replace(fresh, optimizer=moments), known, round + 1)
+
+    def _over(self, began: int, round: int, losses: tuple[float, ...]) -> bool:
+        """Whether the epoch that began so ends with this round."""
+        most = self.rounds_per_epoch
+        if most is not None and round + 1 - began >= most:
+            return True
+        return self.plateau is not None and self.plateau.reached(losses)
+
+    @override
+    def began(self, state: State) -> int:
+        return state.began
 
     @override
     def forget(self, state: State, client: str) -> State:

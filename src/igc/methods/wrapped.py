@@ -93,6 +93,10 @@ class Wrapped(Method[Any, Any]):
         return self.inner.traffic(participations, epochs)
 
     @override
+    def began(self, state: Any) -> int:
+        return self.inner.began(state)
+
+    @override
     def forget(self, state: Any, client: str) -> Any:
         return self.inner.forget(state, client)
 

@@ -9,14 +9,17 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up to a peak, then constant, linear or cosine decay.
+    """Linear warm-up to a peak, then constant, linear or cosine decay; once, or over and over.
+
+    With ``restarts`` and the cosine this is SGDR (Loshchilov and Hutter, ICLR 2017) with cycles of one length.
 
     Attributes:
         peak: the learning rate after warm-up.
-        rounds: length of the training.
+        rounds: length of the training, or of a cycle.
         shape: what follows the warm-up.
         warmup_rounds: round r < warmup_rounds gets (r + 1) / warmup_rounds of the peak.
         final_fraction: share of the peak that decay tends to at round ``rounds``.
+        restarts: begin again, warm-up included, every ``rounds`` rounds; else stay at the end.
     """
 
     peak: float
@@ -24,9 +27,12 @@ class Schedule:
     shape: Literal["constant", "linear", "cosine"] = "constant"
     warmup_rounds: int = 0
     final_fraction: float = 0.0
+    restarts: bool = False
 
     def __call__(self, round: int) -> float:
         """The learning rate of a round, counted from 0."""
+        if self.restarts:
+            round %= self.rounds
         if round < self.warmup_rounds:
             return self.peak * (round + 1) / self.warmup_rounds
         if self.shape == "constant":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +28,27 @@ class OptimizerState:
     steps: int = 0
     first: Tensor | None = None
     second: Tensor | None = None
+
+
+Carry = Literal["reset", "carry-scale", "carry-over"]
+
+
+def carried(state: OptimizerState, fresh: OptimizerState, carry: Carry) -> OptimizerState:
+    """The state with which a new subspace begins.
+
+    A mean of gradients is a direction in the subspace that is over. Of it, the new one holds about a share d / D, which is
+    nothing; taken over number by number it is noise of the same length. Mean squares say how large gradients are, and that
+    changes little.
+
+    Args:
+        state: of the subspace that is over.
+        fresh: of a first round.
+        carry: "reset": ``fresh``; "carry-scale": mean squares and the count of steps stay, the mean of gradients starts at
+            zero; "carry-over": all stays, number by number.
+    """
+    if carry == "reset":
+        return fresh
+    return state if carry == "carry-over" else dataclasses.replace(state, first=fresh.first)
 
 
 class ServerOptimizer(ABC):
@@ -85,3 +108,60 @@ class Adam(ServerOptimizer):
         scale = second.sqrt().div_(math.sqrt(1 - self.beta2**steps)).add_(self.epsilon)
         moved = torch.addcdiv(sigma, first, scale, value=-learning_rate / (1 - self.beta1**steps))
         return OptimizerState(steps, first, second), moved
+
+
+@dataclass(frozen=True)
+class Yogi(ServerOptimizer):
+    """Yogi (Zaheer et al., NeurIPS 2018) as "FedYogi" of Reddi et al. (ICLR 2021, algorithm 2): no bias correction.
+
+    ::
+
+        m <- beta1 m + (1 - beta1) mean
+        v <- v - (1 - beta2) mean^2 sign(v - mean^2)              starting at epsilon^2
+        sigma <- sigma - learning_rate m / (sqrt(v) + epsilon)
+
+    Mean squares change by no more than a share of the last square, so that rare large gradients are not forgotten as soon
+    as Adam forgets them.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.99
+    epsilon: float = 1e-8
+
+    @override
+    def init(self, sigma: Tensor) -> OptimizerState:
+        return OptimizerState(first=torch.zeros_like(sigma), second=torch.full_like(sigma, self.epsilon**2))
+
+    @override
+    def update(
+        self, state: OptimizerState, sigma: Tensor, mean: Tensor, learning_rate: float
+    ) -> tuple[OptimizerState, Tensor]:
+        assert state.first is not None and state.second is not None
+        first = torch.lerp(mean, state.first, self.beta1)
+        square = mean.square()
+        second = torch.addcmul(state.second, square, torch.sign(state.second - square), value=self.beta2 - 1)
+        moved = torch.addcdiv(sigma, first, second.sqrt().add_(self.epsilon), value=-learning_rate)
+        return OptimizerState(state.steps + 1, first, second), moved
+
+
+@dataclass(frozen=True)
+class Adagrad(ServerOptimizer):
+    """Adagrad (Duchi et al., JMLR 2011) as "FedAdagrad" of Reddi et al. (ICLR 2021, algorithm 2) with beta1 = 0.
+
+    ``v <- v + mean^2; sigma <- sigma - learning_rate mean / (sqrt(v) + epsilon)``, v starting at epsilon^2.
+    """
+
+    epsilon: float = 1e-8
+
+    @override
+    def init(self, sigma: Tensor) -> OptimizerState:
+        return OptimizerState(second=torch.full_like(sigma, self.epsilon**2))
+
+    @override
+    def update(
+        self, state: OptimizerState, sigma: Tensor, mean: Tensor, learning_rate: float
+    ) -> tuple[OptimizerState, Tensor]:
+        assert state.second is not None
+        second = torch.addcmul(state.second, mean, mean)
+        moved = torch.addcdiv(sigma, mean, second.sqrt().add_(self.epsilon), value=-learning_rate)
+        return OptimizerState(state.steps + 1, second=second), moved

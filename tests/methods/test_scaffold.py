@@ -1,0 +1,144 @@
+"""SCAFFOLD against the paper's algorithm in NumPy, and where FedAvg goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from igc.messages import Kind, decode
+from igc.methods import LocalSteps, Scaffold, Static, TimeVarying, fedsgd
+from igc.optim import Sgd
+from igc.projection import BlockedHadamard, to_dense
+from support.federation import Federation
+from support.quadratic import Floats, Quadratic, QuadraticFederation, minimum, quadratics
+
+RATE = 0.1
+
+
+def scaffold(
+    clients: Sequence[Quadratic], A: Floats, sampled: Sequence[Sequence[int]], steps: Sequence[int], server_rate: float
+) -> list[Floats]:
+    """Karimireddy et al. 2020, algorithm 1 with option II, on f_i(A x): x after every round."""
+    x, c = np.zeros(A.shape[1]), np.zeros(A.shape[1])
+    own = [np.zeros(A.shape[1]) for _ in clients]
+    path = []
+    for chosen in sampled:
+        moves, changes = [], []
+        for i in chosen:
+            y = x.copy()
+            for _ in range(steps[i]):
+                y = y - RATE * (A.T @ clients[i].gradient(A @ y) - own[i] + c)
+            new = own[i] - c + (x - y) / (steps[i] * RATE)
+            moves.append(y - x)
+            changes.append(new - own[i])
+            own[i] = new
+        x = x + server_rate * np.mean(moves, axis=0)
+        c = c + len(chosen) / len(clients) * np.mean(changes, axis=0)
+        path.append(x)
+    return path
+
+
+@pytest.mark.parametrize(("per_round", "server_rate"), [(6, 1.0), (2, 1.0), (2, 0.7)])
+def test_it_is_the_papers_algorithm_in_the_coordinates_of_a_subspace(per_round: int, server_rate: float) -> None:
+    clients, steps = quadratics(6, 12, seed=1), [5, 3, 8, 5, 3, 8]
+    projection = BlockedHadamard(D=12, d=5, seed=3)
+    method = Scaffold(Static(projection, Sgd()), RATE, clients=6)
+    f = QuadraticFederation(method, clients, rate=server_rate, per_round=per_round, steps=steps, weights="uniform")
+    A = to_dense(projection).double().numpy()
+    sampled = [[f.names.index(name) for name in f.sampler.sample(number)] for number in range(12)]
+    for expected in scaffold(clients, A, sampled, steps, server_rate):
+        np.testing.assert_allclose(f.run(1), A @ expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("weights", [(1,), (1, 5, 2)])
+def test_many_local_steps_lead_fedavg_astray_and_not_scaffold(weights: Sequence[int]) -> None:
+    clients, steps = quadratics(5, 8, seed=2, weights=weights), [20]
+    best = minimum(clients)
+    plain = LocalSteps(fedsgd(8, Sgd()), RATE)
+    drifted = QuadraticFederation(plain, clients, rate=1.0, steps=steps).run(100)
+    corrected = QuadraticFederation(Scaffold(fedsgd(8, Sgd()), RATE, 5), clients, rate=1.0, steps=steps).run(100)
+    assert np.linalg.norm(drifted - best) > 0.3
+    assert np.linalg.norm(corrected - best) < 1e-4
+    # FedAvg did converge: its fixed point is another one.
+    again = QuadraticFederation(plain, clients, rate=1.0, steps=steps).run(110)
+    np.testing.assert_allclose(again, drifted, atol=1e-5)
+
+
+def test_partial_participation_converges_to_the_minimum_too() -> None:
+    clients = quadratics(6, 8, seed=4)
+    f = QuadraticFederation(Scaffold(fedsgd(8, Sgd()), RATE, 6), clients, rate=1.0, per_round=2, steps=[10])
+    assert np.linalg.norm(f.run(400) - minimum(clients)) < 1e-3
+
+
+def test_inside_a_subspace_it_finds_the_minimum_of_the_subspace() -> None:
+    clients, projection = quadratics(4, 16, seed=5), BlockedHadamard(D=16, d=4, seed=0)
+    A = to_dense(projection).double().numpy()
+    inside = [Quadratic(A.T @ c.curvature @ A, np.zeros(4)) for c in clients]
+    pull = np.sum([A.T @ c.curvature @ c.centre for c in clients], axis=0)
+    best = A @ np.linalg.solve(np.sum([c.curvature for c in inside], axis=0), pull)
+    method = Scaffold(Static(projection, Sgd()), 0.02, 4)
+    assert np.linalg.norm(QuadraticFederation(method, clients, rate=1.0, steps=[20]).run(200) - best) < 1e-3
+
+
+def test_the_first_round_is_fedavg_and_later_ones_are_not() -> None:
+    def make(kind: Any) -> Federation:
+        return Federation(lambda p, o: kind(Static(p, o)), learning_rate=1.0, per_round=7)
+
+    plain = make(lambda inner: LocalSteps(inner, RATE, 3, 2))
+    corrected = make(lambda inner: Scaffold(inner, RATE, 7, 3, 2))
+    plain.run(1), corrected.run(1)
+    assert np.array_equal(plain.position().numpy(), corrected.position().numpy())
+    plain.run(1), corrected.run(1)
+    assert not np.allclose(plain.position().numpy(), corrected.position().numpy(), atol=1e-6)
+
+
+def test_control_variates_cost_a_download_and_no_upload() -> None:
+    plain = Federation(lambda p, o: LocalSteps(Static(p, o), RATE), per_round=7)
+    corrected = Federation(lambda p, o: Scaffold(Static(p, o), RATE, 7), per_round=7)
+    a, b = plain.run(3), corrected.run(3)
+    d, messages = plain.projection.d, 7
+    for before, after in zip(a, b, strict=True):
+        more_down, more_up = after.bytes_down - before.bytes_down, after.bytes_up - before.bytes_up
+        assert 4 * d * messages <= more_down < (4 * d + 20) * messages
+        assert 0 < more_up < 20 * messages
+    for method, numbers in ((plain.method, d), (corrected.method, 2 * d)):
+        assert method.traffic(3, 1) == (3 * d, 3 * numbers, d)
+
+
+def test_a_new_subspace_begins_with_controls_of_zero_on_both_sides() -> None:
+    f = Federation(lambda p, o: Scaffold(TimeVarying(Static(p, o), 2), RATE, 7, 2), per_round=7, learning_rate=1.0)
+    f.run(1)
+    memories = f.engine.inner.memories
+    assert f.server.state.control.abs().sum() > 0
+    # The server's is the weighted mean of what clients have, all of them having taken part.
+    weights = {client: len(examples) for client, examples in f.clients.items()}
+    mean = sum(weights[c] * memories[c].control for c in f.clients) / sum(weights.values())
+    np.testing.assert_allclose(f.server.state.control.numpy(), mean.numpy(), rtol=1e-4, atol=1e-6)
+    f.run(1)
+    assert f.server.state.control.abs().sum() == 0
+    fresh = Federation(lambda p, o: LocalSteps(TimeVarying(Static(p, o), 2), RATE, 2), per_round=7, learning_rate=1.0)
+    fresh.server.state, fresh.server.round = f.server.state.inner, 2
+    fresh.engine.inner.memories = {client: memory.inner for client, memory in f.engine.inner.memories.items()}
+    f.run(1), fresh.run(1)
+    assert np.array_equal(f.position().numpy(), fresh.position().numpy())
+
+
+def test_uploads_that_name_no_step_are_refused() -> None:
+    f = Federation(lambda p, o: Scaffold(Static(p, o), RATE, 7))
+
+    def tamper(number: int, reply: Any) -> Any:
+        import torch
+
+        from igc.messages import Message, encode
+
+        upload = decode(reply.payload, f.agreement, Kind.UPLOAD)
+        tensors = {**upload.tensors, "steps": torch.tensor(0)}
+        return reply._replace(payload=encode(Message(Kind.UPLOAD, number, tensors), f.agreement))
+
+    f.engine.tamper = tamper
+    result = f.run(1)[0]
+    assert result.clients == 0
+    assert all("'steps' is 0" in reason for reason in result.rejected.values())
