@@ -1,0 +1,1 @@
+"""The best recipe for a budget of bytes, by successive halving."""

@@ -1,0 +1,440 @@
+"""A tuning: trials of recipes that cost no more than a budget of bytes, most of them ended early.
+
+TUNING/recipe.toml     what is not tuned
+TUNING/tune.db         Optuna's study: what was tried, how far it came
+TUNING/runs/RUN/       every trial, a normal run folder
+TUNING/tune.json       every trial and the best
+TUNING/best.toml       the best recipe; line 1 is the command that runs it
+
+Trials report their validation metric at ninths of their rounds, that is of the bytes that they may spend. Those that are
+not in the best third of the trials that came so far are stopped after one ninth, and again after three: successive halving
+(Jamieson and Talwalkar, AISTATS 2016; asynchronous, Li et al., MLSys 2020), as Optuna has it. What is tried next comes from
+its tree-structured Parzen estimator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+from typing import Any, Final
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from igc.errors import IgcError, RunError
+from igc.experiments import metrics
+from igc.experiments.assemble import assemble, load_data
+from igc.experiments.atomic import write_atomically
+from igc.experiments.compare.execute import Executor, OutOfTimeError
+from igc.experiments.metrics import METRICS
+from igc.experiments.recipe import Recipe, load
+from igc.experiments.run import LOCK, RECIPE, Run
+from igc.experiments.tune.budget import Budget, Rehearsal
+from igc.experiments.tune.space import METHODS, Choice, SearchSpace
+from igc.projection.philox import child_seed
+
+JSON: Final = "tune.json"
+BEST: Final = "best.toml"
+STUDY: Final = "tune.db"
+NINTHS: Final = 9
+THIRD: Final = 3
+LEAST_ROUNDS: Final = 5
+_RANDOM_TRIALS: Final = 8  # before the estimator has anything to go by
+_TOO_SHORT: Final = f"pays for fewer than {LEAST_ROUNDS} rounds"
+_IDLE_DRAWS: Final = 100  # so many in a row that pay for too few rounds: the budget is too small
+
+Say = Callable[[str, str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What was asked for.
+
+    Attributes:
+        budget: that no accepted run exceeds.
+        trials: to be made in all, those of earlier calls included.
+        most_rounds: of a run.
+        validation: the split that chooses.
+        pinned: keys of the recipe that are not tuned.
+    """
+
+    budget: Budget
+    trials: int
+    most_rounds: int
+    validation: str
+    pinned: frozenset[str] = frozenset()
+
+    def to_json(self) -> dict[str, Any]:
+        """What a tuning cannot change half-way; trials it can."""
+        return {
+            "bytes": self.budget.bytes,
+            "scope": self.budget.scope,
+            "most_rounds": self.most_rounds,
+            "validation": self.validation,
+            "pinned": sorted(self.pinned),
+        }
+
+
+class Tuner:
+    """Runs trials, until there are enough or time is up; what the folder holds already is not run again.
+
+    Args:
+        base: the recipe.
+        terms: what was asked for.
+        folder: the tuning's; one that holds another tuning is refused.
+        executor: trains runs.
+        say: told what goes on: a trial, a line, rounds done and in all.
+
+    Raises:
+        RunError: the folder is another tuning's, or the recipe cannot be tuned.
+        IgcError: the recipe does not fit.
+    """
+
+    def __init__(self, base: Recipe, terms: Terms, folder: Path, executor: Executor, say: Say) -> None:
+        self.base = base.anchored()
+        self.terms = terms
+        self.folder = folder
+        self._executor = executor
+        self._say = say
+        self._asking = threading.Lock()
+        _check(self.base, terms)
+        _open(folder, self.base)
+        data = load_data(self.base)
+        whole = assemble(_with_split(self.base, terms.validation), data)
+        self.metric_name = whole.task.metric_name
+        self.higher_is_better = whole.task.higher_is_better
+        self.D = whole.space.D
+        self._rehearsal = Rehearsal(whole.space, tuple(data.clients))
+        self._clients = len(data.clients)
+        affordable = self._bytes_a_message(self._clients, LEAST_ROUNDS)
+        self._space = SearchSpace.within(self.base, terms.pinned, self.D, affordable)
+
+    def run(self, jobs: int = 1) -> bool:
+        """Make the trials.
+
+        Args:
+            jobs: trials side by side.
+
+        Returns:
+            Whether all were made; False where time was up.
+
+        Raises:
+            RunError: a run failed for good, the budget pays for nothing, or another process tunes here.
+        """
+        with self._study() as study, ThreadPoolExecutor(jobs) as pool:
+            try:
+                done = [future.result() for future in [pool.submit(self._work, study) for _ in range(jobs)]]
+            except BaseException:
+                self._executor.stop.set()
+                raise
+        return all(done)
+
+    def _work(self, study: optuna.Study) -> bool:
+        while True:
+            with self._asking:
+                trial = self._next(study)
+            if trial is None:
+                return True
+            try:
+                state, value, status = self._try(trial)
+            except OutOfTimeError:
+                return False  # left as running: the next call takes it up again
+            with self._asking:
+                trial.set_user_attr("status", status)
+                study.tell(trial, value, state)
+                self._write(study)
+
+    def _next(self, study: optuna.Study) -> Trial | None:
+        """The next trial that the budget pays for; None: there are enough."""
+        for _ in range(_IDLE_DRAWS):
+            trials = study.get_trials(deepcopy=False)
+            if sum(_counts(trial) for trial in trials) >= self.terms.trials:
+                return None
+            # Anew for every trial, so that what is drawn depends on what was found and not on when we were stopped.
+            seed = child_seed(self.base.seed, len(trials)) % 2**32
+            study.sampler = optuna.samplers.TPESampler(n_startup_trials=_RANDOM_TRIALS, seed=seed)
+            trial = study.ask()
+            choice = self._space.draw(trial)
+            if self._plan(trial, choice):
+                return trial
+            trial.set_user_attr("status", _TOO_SHORT)
+            study.tell(trial, state=TrialState.PRUNED)
+        raise RunError(
+            f"{self.terms.budget.bytes:,} bytes {_TOO_SHORT} in {_IDLE_DRAWS} draws in a row; raise --bytes, or set a"
+            " smaller method.dim or fewer clients a round with --set"
+        )
+
+    def _plan(self, trial: Trial, choice: Choice) -> bool:
+        """Set the trial's recipe, if the budget pays for enough rounds."""
+        terms = self.terms
+        rounds, plan = terms.most_rounds, None
+        for _ in range(2):  # subspaces in turn share out the rounds; the first guess of those may be too many
+            try:
+                recipe = choice.recipe(self.base, rounds)
+                plan = self._rehearsal.plan(recipe, terms.budget, rounds)
+            except IgcError as error:
+                trial.set_user_attr("fault", str(error))
+                return False
+            if plan.rounds < LEAST_ROUNDS:
+                return False
+            rounds = plan.rounds
+            if choice.changes is None:
+                break
+        trial.set_user_attr("recipe", choice.recipe(self.base, rounds, self._watching(rounds)).to_dict())
+        trial.set_user_attr("planned", plan.bytes if plan else None)
+        return True
+
+    def _watching(self, rounds: int) -> dict[str, Any]:
+        every = math.ceil(rounds / NINTHS)
+        return {
+            "evaluation.every": every,
+            "evaluation.splits": [self.terms.validation],
+            "checkpoint.every": every,
+            "checkpoint.keep": 1,
+        }
+
+    def _try(self, trial: Trial) -> tuple[TrialState, float | None, str]:
+        recipe = Recipe.from_dict(trial.user_attrs["recipe"])
+        folder = self.folder / "runs" / _name(recipe)
+        trial.set_user_attr("run", folder.relative_to(self.folder).as_posix())
+        rounds = recipe.federation.rounds
+        label = f"trial {trial.number}: {describe(recipe)}"
+        watch = _Watch(trial, folder, rounds, self.terms.validation, self.metric_name)
+        self._say(str(trial.number), label, 0, rounds)
+
+        def news(done: int) -> None:
+            self._say(str(trial.number), label, done, rounds)
+            watch()
+
+        try:
+            summary = self._executor.run(folder, recipe, news)
+        except optuna.TrialPruned:
+            return TrialState.PRUNED, None, f"stopped after {watch.ninths} of {NINTHS} ninths"
+        trial.set_user_attr("spent", spent := self.terms.budget.measured(folder))
+        if summary is None:
+            return TrialState.PRUNED, None, "training broke down"
+        if spent > self.terms.budget.bytes:
+            return TrialState.FAIL, None, "cost more than the budget"
+        value = summary["final_metrics"][self.terms.validation][self.metric_name]
+        if value is None:
+            return TrialState.PRUNED, None, "training broke down"
+        watch(to_prune=False)
+        return TrialState.COMPLETE, value, "complete"
+
+    def best(self) -> dict[str, Any] | None:
+        """The best trial's line of ``tune.json``; None where no trial was accepted yet."""
+        found: dict[str, Any] | None = read(self.folder)["best"]
+        return found
+
+    def test(self) -> dict[str, Any] | None:
+        """The best trial's metrics on the recipe's own splits; they chose nothing. Into ``tune.json``, too."""
+        content = read(self.folder)
+        if content["best"] is None:
+            return None
+        folder = self.folder / content["best"]["run"]
+        evaluation = self.base.evaluation
+        recipe = load(folder / RECIPE).model_copy(update={"evaluation": evaluation})
+        scores = Run(folder, recipe).restore(lambda _: None).evaluate()
+        content["best"]["metrics"] = scores
+        write_atomically(self.folder / JSON, json.dumps(content, indent=2) + "\n")
+        return scores
+
+    def _write(self, study: optuna.Study) -> None:
+        lines = [_line(trial) for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+        accepted = [line for line in lines if line["status"] == "complete"]
+        best = (max if self.higher_is_better else min)(accepted, key=lambda line: line["metric"], default=None)
+        content = {
+            "title": self.base.title,
+            "D": self.D,
+            "metric_name": self.metric_name,
+            "higher_is_better": self.higher_is_better,
+            **self.terms.to_json(),
+            "best": best,
+            "trials": lines,
+        }
+        if best is not None:
+            path = self.folder / BEST
+            recipe = load(self.folder / best["run"] / RECIPE)
+            whole = recipe.model_copy(update={"evaluation": self.base.evaluation, "checkpoint": self.base.checkpoint})
+            write_atomically(path, f"# igc train {quote(str(path))}\n\n{whole.to_toml()}")
+        write_atomically(self.folder / JSON, json.dumps(content, indent=2) + "\n")
+
+    def _bytes_a_message(self, clients: int, rounds: int) -> float:
+        """What a download and an upload may cost together, if the budget is to pay for so many rounds."""
+        budget, asked = self.terms.budget, self.base.federation.clients_per_round * rounds
+        return budget.bytes / (asked if budget.scope == "total" else math.ceil(asked / clients))
+
+    @contextmanager
+    def _study(self) -> Iterator[optuna.Study]:
+        """The study in the folder; trials that were cut short are due again."""
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        lock = FileLock(self.folder / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(f"another process tunes in {self.folder}; wait for it, or stop it first") from None
+        storage = optuna.storages.RDBStorage(f"sqlite:///{self.folder / STUDY}")
+        try:
+            study = optuna.create_study(
+                storage=storage,
+                study_name="tune",
+                direction="maximize" if self.higher_is_better else "minimize",
+                pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=THIRD),
+                load_if_exists=True,
+            )
+            self._hold_to_its_terms(study)
+            if not study.get_trials(deepcopy=False):
+                study.enqueue_trial(self._space.usual(self._bytes_a_message(self._clients, self.terms.most_rounds)))
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                study.enqueue_trial(trial.params)
+                study.tell(trial.number, state=TrialState.FAIL)
+            yield study
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
+            lock.release()
+
+    def _hold_to_its_terms(self, study: optuna.Study) -> None:
+        asked = self.terms.to_json()
+        if not study.user_attrs:
+            for key, value in asked.items():
+                study.set_user_attr(key, value)
+            return
+        for key, value in asked.items():
+            if study.user_attrs.get(key) != value:
+                raise RunError(
+                    f"{self.folder} holds a tuning with {key} = {study.user_attrs.get(key)!r}, not {value!r}; choose"
+                    " another folder with --out"
+                )
+
+
+@dataclass
+class _Watch:
+    """Reports a run's validation metric to its trial as it comes."""
+
+    trial: Trial
+    folder: Path
+    rounds: int
+    split: str
+    metric: str
+    ninths: int = 0
+
+    def __call__(self, *, to_prune: bool = True) -> None:
+        """Look at the run's log.
+
+        Raises:
+            optuna.TrialPruned: others did better at the same share of their rounds.
+        """
+        path = self.folder / METRICS
+        for line in metrics.read(path) if path.exists() else ():
+            ninths = NINTHS * line["round"] // self.rounds
+            value = line.get("metrics", {}).get(self.split, {}).get(self.metric)
+            if ninths <= self.ninths or value is None:
+                continue
+            self.ninths = ninths
+            self.trial.report(value, ninths)
+            if to_prune and ninths < NINTHS and self.trial.should_prune():
+                raise optuna.TrialPruned
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """What ``tune.json`` holds; no trials where there is none yet.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    path = folder / JSON
+    if not path.exists():
+        return {"best": None, "trials": []}
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {path}: {error}; delete it and tune again, trials are kept") from error
+    return found
+
+
+def describe(recipe: Recipe) -> str:
+    """A recipe's tuned settings on a line."""
+    m, o, c, local = recipe.method, recipe.optimizer, recipe.codec, recipe.local
+    parts = [m.name, f"d {m.dim:,}"]
+    if m.name.startswith("k-subspace"):
+        parts.append(f"K {m.subspaces}")
+    if m.name.endswith("time-varying"):
+        parts.append(f"fresh every {m.rounds_per_epoch}")
+    parts.append(f"{c.up}{' with error feedback' if c.error_feedback else ''} up, {c.down} down")
+    if local is not None:
+        parts.append(f"local rate {local.learning_rate:g}")
+    restarts = " restarting" if o.restarts != "never" else ""
+    return ", ".join([*parts, f"{o.schedule}{restarts} rate {o.learning_rate:g}"])
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    """Whether a trial is one of those that were asked for: made or being made."""
+    if trial.state == TrialState.RUNNING:
+        return True
+    return trial.state.is_finished() and trial.user_attrs.get("status", _TOO_SHORT) != _TOO_SHORT
+
+
+def _line(trial: FrozenTrial) -> dict[str, Any]:
+    recipe = trial.user_attrs.get("recipe")
+    return {
+        "trial": trial.number,
+        "status": trial.user_attrs.get("status", "cut short"),
+        "metric": trial.value if trial.state == TrialState.COMPLETE else None,
+        "reached": trial.intermediate_values.get(max(trial.intermediate_values, default=0)),
+        "ninths": max(trial.intermediate_values, default=0),
+        "rounds": recipe["federation"]["rounds"] if recipe else None,
+        "bytes": trial.user_attrs.get("spent"),
+        "planned_bytes": trial.user_attrs.get("planned"),
+        "about": describe(Recipe.from_dict(recipe)) if recipe else trial.user_attrs.get("fault"),
+        "run": trial.user_attrs.get("run"),
+    }
+
+
+def _name(recipe: Recipe) -> str:
+    """A folder's name that the recipe determines, so that a trial that was cut short goes on where it was."""
+    digest = hashlib.blake2b(recipe.to_toml().encode(), digest_size=5).hexdigest()
+    return f"{recipe.method.name}-{recipe.method.dim}-{recipe.codec.up}-{digest}"
+
+
+def _with_split(base: Recipe, split: str) -> Recipe:
+    return base.model_copy(update={"evaluation": base.evaluation.model_copy(update={"splits": (split,)})})
+
+
+def _check(base: Recipe, terms: Terms) -> None:
+    name = base.method.name
+    if "method.name" in terms.pinned and name not in (*METHODS, "k-subspace-time-varying"):
+        raise RunError(f"method.name = '{name}': tuning is of subspaces; pin one of {', '.join(METHODS)}, or none")
+    if "method.change" in terms.pinned and base.method.change == "plateau":
+        raise RunError(
+            "method.change = 'plateau': what catching up will cost cannot be foreseen; pin 'rounds', or nothing"
+        )
+
+
+def _open(folder: Path, base: Recipe) -> None:
+    path = folder / RECIPE
+    if not path.exists():
+        write_atomically(path, base.to_toml())
+    elif load(path) != base:
+        raise RunError(f"{folder} holds a tuning of another recipe ({path}); choose another folder with --out")
+
+
+def trials_of(content: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The lines of trials that were made, the best first, then those that came furthest."""
+    sign = -1 if content.get("higher_is_better", True) else 1
+    made = [line for line in content["trials"] if line["status"] not in (_TOO_SHORT, "cut short")]
+
+    def rank(line: Mapping[str, Any]) -> tuple[bool, int, float]:
+        reached = line["metric"] if line["metric"] is not None else line["reached"]
+        return line["metric"] is None, -line["ninths"], math.inf if reached is None else sign * reached
+
+    return sorted(made, key=rank)
