@@ -106,19 +106,25 @@ class Rehearsal:
         method = build_method(recipe, self.space, sampler.rounds_per_epoch, seed, len(self.clients))
         digests = self.space.fingerprint, method.projection.digest, method.digest
         agreement = Agreement(*digests, recipe.codec.up, recipe.codec.down)
-        engine = InProcess(method, agreement, cast(Workplace, _Nowhere()), dropout_of(recipe))
+        engine = InProcess(method, agreement, cast(Workplace, _Nowhere(len(self.space.entries))), dropout_of(recipe))
         return Server(method, agreement, sampler, Schedule(1.0, 1), f.weights), engine
 
 
 class _Nowhere:
     """A workplace without a model."""
 
+    def __init__(self, tensors: int) -> None:
+        self._worker = _Idle(tensors)
+
     def worker(self, client: str, round: int) -> Worker:  # noqa: ARG002
-        return _Idle()
+        return self._worker
 
 
 class _Idle(Worker):
-    """A worker whose gradients are zero."""
+    """A worker whose gradients are zero, in a space of so many tensors."""
+
+    def __init__(self, tensors: int) -> None:
+        self._tensors = tensors
 
     @override
     def move_(self, current: Sequence[Term], settled: Sequence[Term] = ()) -> None:
@@ -127,6 +133,10 @@ class _Idle(Worker):
     @override
     def sketch(self, projection: Projection) -> Sketch:
         return Sketch(torch.zeros(projection.d), 1, 0.0)
+
+    @override
+    def energies(self) -> Sketch:
+        return Sketch(torch.zeros(self._tensors), 1, 0.0)
 
     @override
     def loss(self) -> Loss:

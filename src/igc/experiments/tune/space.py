@@ -74,7 +74,7 @@ class SearchSpace:
         return cls(base, pinned, (min(_LEAST_POWER, max(most, 0)), max(most, 0)))
 
     def usual(self, bytes_a_message: float) -> dict[str, Any]:
-        """What is tried first, as parameters of a trial: the recipe's own method, rate and schedule, and as large a d as pays.
+        """What is tried first, as a trial's parameters: the recipe's method, rate and schedule, and as large a d as pays.
 
         Args:
             bytes_a_message: that a download and an upload may cost together in a training of all rounds.
@@ -183,6 +183,22 @@ class Choice:
         merged = {**self.settings, **timed, **(extra or {})}
         override(tree, [(key.split("."), value) for key, value in merged.items()])
         return Recipe.from_dict(tree, where="tuning")
+
+
+class Cheapest:
+    """Draws what takes the fewest bytes a round."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """The first; of codecs the last."""
+        return choices[-1 if name.startswith("codec.") else 0]
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:  # noqa: ARG002
+        """The least."""
+        return low
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:  # noqa: ARG002
+        """The least."""
+        return low
 
 
 @dataclass

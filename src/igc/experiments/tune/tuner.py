@@ -39,7 +39,7 @@ from igc.experiments.metrics import METRICS
 from igc.experiments.recipe import Recipe, load
 from igc.experiments.run import LOCK, RECIPE, Run
 from igc.experiments.tune.budget import Budget, Rehearsal
-from igc.experiments.tune.space import METHODS, Choice, SearchSpace
+from igc.experiments.tune.space import METHODS, Cheapest, Choice, SearchSpace
 from igc.projection.philox import child_seed
 
 JSON: Final = "tune.json"
@@ -130,6 +130,7 @@ class Tuner:
         Raises:
             RunError: a run failed for good, the budget pays for nothing, or another process tunes here.
         """
+        self._check_that_it_pays()
         with self._study() as study, ThreadPoolExecutor(jobs) as pool:
             try:
                 done = [future.result() for future in [pool.submit(self._work, study) for _ in range(jobs)]]
@@ -173,6 +174,15 @@ class Tuner:
             " smaller method.dim or fewer clients a round with --set"
         )
 
+    def _check_that_it_pays(self) -> None:
+        recipe = self._space.draw(Cheapest()).recipe(self.base, self.terms.most_rounds)
+        plan = self._rehearsal.plan(recipe, self.terms.budget, LEAST_ROUNDS)
+        if plan.rounds < min(LEAST_ROUNDS, self.terms.most_rounds):
+            raise RunError(
+                f"{self.terms.budget.bytes:,} bytes {_TOO_SHORT} of {describe(recipe)}, the cheapest; raise --bytes, or set"
+                " fewer federation.clients_per_round"
+            )
+
     def _plan(self, trial: Trial, choice: Choice) -> bool:
         """Set the trial's recipe, if the budget pays for enough rounds."""
         terms = self.terms
@@ -184,7 +194,7 @@ class Tuner:
             except IgcError as error:
                 trial.set_user_attr("fault", str(error))
                 return False
-            if plan.rounds < LEAST_ROUNDS:
+            if plan.rounds < min(LEAST_ROUNDS, terms.most_rounds):
                 return False
             rounds = plan.rounds
             if choice.changes is None:

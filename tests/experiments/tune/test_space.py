@@ -1,0 +1,121 @@
+"""What a tuning may draw: recipes that are valid, within limits, and never a key that the user set."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from igc.experiments.recipe import load
+from igc.experiments.tune.space import DOWNLOADS, METHODS, UPLOADS, SearchSpace
+
+BASE = load("movie-reviews")
+
+
+@dataclass
+class Dice:
+    """A trial that draws at random, or what it is told."""
+
+    seed: int
+    told: dict[str, Any] = field(default_factory=dict)
+    names: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.draw = random.Random(self.seed)
+
+    def _one(self, name: str, choices: tuple[Any, ...], drawn: Any) -> Any:
+        self.names[name] = choices
+        return self.told.get(name, drawn)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self._one(name, tuple(choices), self.draw.choice(choices))
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        return int(self._one(name, (low, high), self.draw.randint(low, high)))
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        assert log
+        return float(self._one(name, (low, high), math.exp(self.draw.uniform(math.log(low), math.log(high)))))
+
+
+@given(seed=st.integers(0, 2**32), rounds=st.integers(5, 300))
+def test_everything_that_is_drawn_is_a_recipe(seed: int, rounds: int) -> None:
+    space = SearchSpace.within(BASE, frozenset(), D=22_000_000, bytes_a_message=50_000)
+    choice = space.draw(Dice(seed))
+    recipe = choice.recipe(BASE, rounds)
+    assert recipe.federation.rounds == rounds
+    assert recipe.method.name in METHODS
+    assert recipe.codec.up in UPLOADS
+    assert recipe.codec.down in DOWNLOADS
+    assert 64 <= recipe.method.dim <= 50_000 * 8 / 9
+    assert math.log2(recipe.method.dim).is_integer()
+    assert recipe.optimizer.warmup_rounds <= math.ceil(0.1 * rounds)
+    if recipe.method.name == "time-varying":
+        assert recipe.method.rounds_per_epoch is not None
+        assert 2 <= math.ceil(rounds / recipe.method.rounds_per_epoch) <= 8
+    if recipe.local is not None:
+        assert recipe.local.batch_size == BASE.federation.batch_size
+        assert recipe.federation.batch_size in (2 * recipe.local.batch_size, 4 * recipe.local.batch_size)  # type: ignore[operator]
+    else:
+        assert recipe.federation.batch_size == BASE.federation.batch_size
+    assert recipe.data == BASE.data
+
+
+@given(seeds=st.lists(st.integers(0, 2**32), min_size=2, max_size=6))
+def test_a_name_has_the_same_choices_in_every_trial(seeds: list[int]) -> None:
+    space = SearchSpace.within(BASE, frozenset(), D=22_000_000, bytes_a_message=50_000)
+    known: dict[str, Any] = {}
+    for seed in seeds:
+        dice = Dice(seed)
+        space.draw(dice)
+        assert all(known.setdefault(name, choices) == choices for name, choices in dice.names.items())
+
+
+SET = [
+    "method.name=k-subspace",
+    "method.dim=100",
+    "codec.up=int4",
+    "optimizer.learning_rate=0.5",
+    "optimizer.schedule=linear",
+    "optimizer.warmup_rounds=3",
+    "local={learning_rate=0.1}",
+]
+
+
+@given(seed=st.integers(0, 2**32))
+def test_what_the_user_set_stays(seed: int) -> None:
+    base = load("movie-reviews", SET)
+    keys = frozenset(text.partition("=")[0] for text in SET)
+    dice = Dice(seed)
+    recipe = SearchSpace.within(base, keys, 22_000_000, 50_000).draw(dice).recipe(base, 20)
+    assert (recipe.method.name, recipe.method.dim, recipe.codec.up) == ("k-subspace", 100, "int4")
+    assert (recipe.optimizer.learning_rate, recipe.optimizer.schedule, recipe.optimizer.warmup_rounds) == (
+        0.5,
+        "linear",
+        3,
+    )
+    assert recipe.local == base.local
+    assert dice.names.keys() == {"method.subspaces", "codec.down"}
+
+
+def test_what_is_tried_first_is_the_recipe_at_the_largest_d_that_pays() -> None:
+    space = SearchSpace.within(BASE, frozenset(), D=22_000_000, bytes_a_message=80_000)
+    first = space.usual(bytes_a_message=4 * 1024 + 300)
+    recipe = space.draw(Dice(0, first)).recipe(BASE, 100)
+    assert (recipe.method.name, recipe.method.dim) == ("static", 1024)
+    assert recipe.optimizer.learning_rate == BASE.optimizer.learning_rate
+    assert recipe.optimizer.schedule == BASE.optimizer.schedule
+    assert recipe.local is None
+
+
+@pytest.mark.parametrize(
+    ("D", "affordable", "powers"), [(200, 1e6, (5, 5)), (10**6, 20, (4, 4)), (10**8, 1e9, (6, 20))]
+)
+def test_limits_of_small_models_and_small_budgets(D: int, affordable: float, powers: tuple[int, int]) -> None:
+    assert SearchSpace.within(BASE, frozenset(), D, affordable).powers == powers

@@ -1,0 +1,231 @@
+"""Tunings of a tiny task: real training, real folders; runs in this process, but for the test that kills one."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from igc.errors import RunError, TrainingError
+from igc.experiments.compare.execute import OUTCOME, OutOfTimeError
+from igc.experiments.compare.one import Silent
+from igc.experiments.progress import RoundRecord
+from igc.experiments.recipe import Recipe, load
+from igc.experiments.run import SUMMARY, Run
+from igc.experiments.tune import tuner as module
+from igc.experiments.tune.budget import Budget, Plan, Rehearsal
+from igc.experiments.tune.tuner import BEST, JSON, Terms, Tuner, read
+from support.command import igc, start
+from support.in_this_process import InThisProcess
+from support.tiny import write_recipe
+
+BUDGET = 30_000
+
+
+class Watched(InThisProcess):
+    """Trains in this process, and tells of every round."""
+
+    def run(self, folder: Path, recipe: Recipe, watch: Callable[[int], None] | None = None) -> dict[str, Any] | None:
+        if (folder / SUMMARY).exists():
+            return Run.open(folder).summary
+        if (folder / OUTCOME).exists():
+            return None
+        if len(self.trained) >= self.left:
+            raise OutOfTimeError
+        self.trained.append(folder)
+
+        class Telling(Silent):
+            def round(self, record: RoundRecord) -> None:
+                if watch is not None:
+                    watch(record.round)
+
+        try:
+            return Run.create(recipe, folder).train(Telling())
+        except TrainingError:
+            (folder / OUTCOME).write_text("{}")
+            return None
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    return load(write_recipe(tmp_path_factory.mktemp("tiny"), federation={"rounds": 12}))
+
+
+def terms(trials: int = 5, scope: Any = "total", budget: int = BUDGET, **changes: Any) -> Terms:
+    return Terms(Budget(budget, scope), trials, **{"most_rounds": 12, "validation": "validation", **changes})
+
+
+def quiet(*news: Any) -> None:
+    pass
+
+
+def made(content: dict[str, Any]) -> list[dict[str, Any]]:
+    return [line for line in content["trials"] if line["run"] is not None]
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Tuner:
+    """After four trials."""
+    found = Tuner(tiny, terms(4), tmp_path_factory.mktemp("tuned"), Watched(), quiet)
+    assert found.run()
+    return found
+
+
+def test_the_best_of_the_trials_is_chosen_and_none_costs_more_than_the_budget(tuned: Tuner) -> None:
+    content = read(tuned.folder)
+    assert len(made(content)) == 4
+    complete = [line for line in content["trials"] if line["status"] == "complete"]
+    assert complete
+    for line in complete:
+        summary = Run.open(tuned.folder / line["run"]).summary
+        assert summary["bytes_up"] + summary["bytes_down"] == line["bytes"] == line["planned_bytes"] <= BUDGET
+        assert summary["rounds"] == line["rounds"] <= 12
+        assert summary["final_metrics"]["validation"]["accuracy"] == line["metric"]
+    assert content["best"]["metric"] == max(line["metric"] for line in complete)
+    for line in content["trials"]:
+        if line["status"].startswith("stopped"):
+            assert 1 <= line["ninths"] < 9
+            assert line["metric"] is None
+            assert not (tuned.folder / line["run"] / SUMMARY).exists()
+    scores = tuned.test()
+    assert scores is not None
+    assert scores.keys() == {"test"}
+    assert read(tuned.folder)["best"]["metrics"] == scores
+
+
+def test_the_best_recipe_is_whole_and_runs_for_the_same_bytes(tuned: Tuner, tiny: Recipe, tmp_path: Path) -> None:
+    text = (tuned.folder / BEST).read_text()
+    assert text.splitlines()[0] == f"# igc train {tuned.folder / BEST}"
+    recipe = load(tuned.folder / BEST)
+    assert Recipe.from_dict(tomllib.loads(text)) == recipe
+    assert (recipe.evaluation, recipe.checkpoint, recipe.data) == (tiny.evaluation, tiny.checkpoint, tiny.data)
+    summary = Run.create(recipe, tmp_path / "again").train(Silent())
+    best = read(tuned.folder)["best"]
+    assert summary["bytes_up"] + summary["bytes_down"] == best["bytes"]
+    assert summary["rounds"] == best["rounds"]
+
+
+def test_a_client_that_has_most_stays_within_its_budget(tiny: Recipe, tmp_path: Path) -> None:
+    budget = Budget(2_500, "client")
+    Tuner(tiny, terms(2, "client", 2_500), tmp_path, Watched(), quiet).run()
+    complete = [line for line in read(tmp_path)["trials"] if line["status"] == "complete"]
+    assert complete
+    for line in complete:
+        assert budget.measured(tmp_path / line["run"]) == line["bytes"] <= 2_500
+
+
+def test_a_run_that_cost_more_is_never_accepted(tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the plan said: what counts is the ledger."""
+    monkeypatch.setattr(Rehearsal, "plan", lambda self, recipe, budget, most: Plan(most, 1))
+    Tuner(tiny, terms(1, budget=3_000), tmp_path, Watched(), quiet).run()
+    content = read(tmp_path)
+    assert content["best"] is None
+    assert not (tmp_path / BEST).exists()
+    over = [line for line in content["trials"] if line["status"] == "cost more than the budget"]
+    assert over
+    assert all(line["bytes"] > 3_000 for line in over)
+
+
+def test_time_that_is_up_is_gone_on_from_and_more_trials_are_added(tiny: Recipe, tmp_path: Path) -> None:
+    assert not Tuner(tiny, terms(2), tmp_path, Watched(left=1), quiet).run()
+    begun = read(tmp_path)
+    assert len(made(begun)) == 1
+    second = Watched()
+    assert Tuner(tiny, terms(2), tmp_path, second, quiet).run()
+    assert len(second.trained) == 1
+    content = read(tmp_path)
+    # The trial that had no time is the first that is made.
+    first, cut, again = made(content)
+    assert [first] == made(begun)
+    assert cut["status"] == "cut short"
+    assert (again["about"], again["run"]) == (cut["about"], cut["run"])
+    third = Watched()
+    assert Tuner(tiny, terms(3), tmp_path, third, quiet).run()
+    assert len(third.trained) == 1
+
+
+def test_trials_that_do_worse_are_stopped(tiny: Recipe, tmp_path: Path) -> None:
+    """The first comes as far as its rates take it; one that is far behind after a ninth is stopped there."""
+    study = optuna.create_study(
+        direction="maximize", pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
+    )
+    recipe = tiny.model_copy(update={"evaluation": tiny.evaluation.model_copy(update={"splits": ("validation",)})})
+    for number, curve in enumerate(([0.5, 0.9, 0.9, 0.9], [0.1, 0.2, 0.95, 0.95], [0.6, 0.6, 0.6, 0.6])):
+        trial = study.ask()
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        lines = [{"round": r, "metrics": {"validation": {"accuracy": v}}} for r, v in enumerate(curve, 1)]
+        watch = module._Watch(trial, folder, 4, "validation", "accuracy")
+        log = folder / "metrics.jsonl"
+        stopped = False
+        for count in range(len(lines) + 1):
+            log.write_text("".join(json.dumps(line) + "\n" for line in lines[:count]))
+            try:
+                watch()
+            except optuna.TrialPruned:
+                stopped = True
+                break
+        study.tell(trial, None if stopped else curve[-1], optuna.trial.TrialState.PRUNED if stopped else None)
+        assert stopped == (number > 0)
+        assert watch.ninths == [9, 2, 4][number]  # the third was best after one round, and not after two
+    assert recipe.method == tiny.method
+
+
+def test_another_tuning_is_refused(tuned: Tuner, tiny: Recipe) -> None:
+    with pytest.raises(RunError, match=r"holds a tuning with bytes = 30000, not 40000; choose another folder"):
+        Tuner(tiny, terms(1, budget=40_000), tuned.folder, Watched(), quiet).run()
+    with pytest.raises(RunError, match="holds a tuning of another recipe"):
+        Tuner(tiny.model_copy(update={"seed": 6}), terms(1), tuned.folder, Watched(), quiet)
+
+
+def test_a_budget_that_pays_for_nothing_says_so(tiny: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"900 bytes pays for fewer than 5 rounds of static, d .*; raise --bytes"):
+        Tuner(tiny, terms(1, budget=900), tmp_path, Watched(), quiet).run()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["method.name=fedsgd"], "tuning is of subspaces; pin one of static, time-varying, k-subspace, or none"),
+        (["method.name=time-varying", "method.change=plateau"], "what catching up will cost cannot be foreseen"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused(settings: list[str], message: str, tiny: Recipe, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.toml"
+    path.write_text(tiny.to_toml())
+    pinned = frozenset(text.partition("=")[0] for text in settings)
+    with pytest.raises(RunError, match=message):
+        Tuner(load(path, settings), terms(pinned=pinned), tmp_path / "out", Watched(), quiet)
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = write_recipe(tmp_path / "tiny", federation={"rounds": 60})
+    folder = tmp_path / "out"
+    command = ["tune", str(recipe), "--bytes", "300000", "--trials", "3", "--out", str(folder)]
+    process = start(command, tmp_path)
+    deadline = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < deadline:
+        logs = list(folder.glob("runs/*/metrics.jsonl"))
+        if logs and max(log.read_bytes().count(b"\n") for log in logs) > 3:
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    begun = {path.name for path in (folder / "runs").iterdir()}
+    outcome = igc(command, capsys, monkeypatch)
+    assert outcome.code == 0, outcome.err
+    content = read(folder)
+    assert [line["status"] for line in content["trials"]].count("cut short") == 1
+    assert {Path(line["run"]).name for line in made(content)} >= begun
+    assert len([line for line in made(content) if line["status"] != "cut short"]) == 3
+    assert content["best"]["bytes"] <= 300_000
+    assert "igc train" in outcome.out
+    assert (folder / JSON).exists()
