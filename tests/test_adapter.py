@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from igc import adapter
 from igc.adapter import load_adapter, read_adapter, save_adapter
 from igc.errors import AdapterError
-from igc.projection import BlockedHadamard, Identity, Term, Theta, make_projection, to_dense
+from igc.projection import BlockedHadamard, Identity, Term, Theta, to_dense
 from igc.space import ParameterSpace
-from support.strategies import COMPRESSING, vector
+from support.strategies import COMPRESSING, make, vector
 from support.toy import ToyTask
 
 DIM = 100
@@ -30,7 +30,7 @@ SPACE = ParameterSpace.of(toy())
 
 
 def terms(count: int = 1, family: str = "blocked-hadamard", space: ParameterSpace = SPACE) -> list[Term]:
-    return [Term(make_projection(family, D=space.D, d=DIM, seed=s), vector(DIM, s)) for s in range(count)]
+    return [Term(make(family, space.D, DIM, s), vector(DIM, s)) for s in range(count)]
 
 
 def flat(model: nn.Module, space: ParameterSpace = SPACE) -> Tensor:

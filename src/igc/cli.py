@@ -22,9 +22,11 @@ from igc.errors import IgcError
 from igc.experiments.bench.commands import app as bench
 from igc.experiments.compare.commands import compare
 from igc.experiments.dimension.commands import dimension
+from igc.experiments.report.commands import report
 from igc.experiments.tune.commands import tune
 
 if TYPE_CHECKING:
+    from igc.experiments.progress import Observer
     from igc.experiments.run import Run
 
 # Heavy imports (torch, transformers) wait in the commands that need them, so that --help and typing errors are instant.
@@ -53,6 +55,10 @@ EngineOption = Annotated[
     typer.Option(help="What carries messages: this process, or Flower's simulation over the processes of Ray."),
 ]
 
+TensorBoardOption = Annotated[
+    bool, typer.Option("--tensorboard", help="Also write RUN/tensorboard (needs the extra tensorboard).")
+]
+
 
 @app.command()
 def train(
@@ -65,6 +71,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Short for --set seed=...")] = None,
     device: Annotated[str | None, typer.Option(help="Short for --set device=...")] = None,
     engine: EngineOption = "here",
+    tensorboard: TensorBoardOption = False,
 ) -> None:
     """Train by a recipe; alone, movie reviews with the static method."""
     from igc.experiments.recipe import load
@@ -73,11 +80,12 @@ def train(
     short = {"method.name": method, "method.dim": dim, "federation.rounds": rounds, "seed": seed, "device": device}
     overrides = [*(settings or []), *(f"{key}={value}" for key, value in short.items() if value is not None)]
     chosen = load(recipe, overrides)
-    _train(Run.create(chosen, out or _free_folder(Path(recipe).stem)), engine)
+    watch = _observer(tensorboard=tensorboard)
+    _train(Run.create(chosen, out or _free_folder(Path(recipe).stem)), engine, watch)
 
 
 @app.command()
-def resume(run: RunArgument, engine: EngineOption = "here") -> None:
+def resume(run: RunArgument, engine: EngineOption = "here", tensorboard: TensorBoardOption = False) -> None:
     """Go on with a run that was stopped, from its newest checkpoint."""
     from igc.experiments.run import SUMMARY, Run
 
@@ -86,7 +94,7 @@ def resume(run: RunArgument, engine: EngineOption = "here") -> None:
         _out().print(f"{run} is finished; nothing to resume.", markup=False, highlight=False)
         _print_summary(opened.summary, run)
         return
-    _train(opened, engine)
+    _train(opened, engine, _observer(tensorboard=tensorboard))
 
 
 @app.command(name="eval")
@@ -188,6 +196,7 @@ app.add_typer(deploy)
 app.add_typer(federation)
 app.command()(compare)
 app.command()(dimension)
+app.command()(report)
 app.command()(tune)
 
 
@@ -202,16 +211,24 @@ def main() -> None:
         raise SystemExit(130) from None
 
 
-def _train(run: Run, engine: str) -> None:
+def _observer(*, tensorboard: bool) -> Observer:
     from igc.experiments.progress import observer
 
+    if not tensorboard:
+        return observer()
+    from igc.experiments.tensorboard import TensorBoardObserver
+
+    return TensorBoardObserver(observer())
+
+
+def _train(run: Run, engine: str, watch: Observer) -> None:
     try:
         if engine == "flower-sim":
             from igc.deployment.commands import simulate
 
-            summary = simulate(run, observer())
+            summary = simulate(run, watch)
         else:
-            summary = run.train(observer())
+            summary = run.train(watch)
     except KeyboardInterrupt:
         _warn(f"interrupted; go on with: igc resume {quote(str(run.folder))}")
         raise SystemExit(130) from None
@@ -220,7 +237,7 @@ def _train(run: Run, engine: str) -> None:
 
 def _print_summary(summary: dict[str, Any], folder: Path) -> None:
     from igc.experiments.metrics import LEDGER, METRICS
-    from igc.experiments.report import summary_table
+    from igc.experiments.report.table import summary_table
     from igc.experiments.run import CHECKPOINTS, PLOTS, RECIPE, SUMMARY
 
     paths = {

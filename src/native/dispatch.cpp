@@ -52,7 +52,7 @@ int guarded(Call call) {
 }  // namespace igc
 
 // Bumped when a signature changes, so that a stale library is refused and not called.
-IGC_EXPORT int igc_abi() { return 3; }
+IGC_EXPORT int igc_abi() { return 4; }
 
 // The build for an instruction set, by name; null: the best. Null is returned where this machine cannot run it.
 IGC_EXPORT const igc::Kernel* igc_find(const char* name) { return igc::by_name(name); }

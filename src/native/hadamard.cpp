@@ -186,6 +186,17 @@ class Pieces {
         return {static_cast<float*>(piece.data) + offset, static_cast<const float*>(piece.base) + offset};
     }
 
+    // The scale that all of rows low .. high have, as far as they are there; 0 where they differ.
+    float scale(int64_t low, int64_t high) const {
+        const int64_t row = std::max(low, begin()), stop = std::min(high, end());
+        if (row >= stop) return 1.0f;
+        size_t p = find(row);
+        const float first = pieces_[p].scale;
+        while (begins_[++p] < stop)
+            if (pieces_[p].size > 0 && pieces_[p].scale != first) return 0.0f;
+        return first;
+    }
+
     // Calls visit(piece, offset in piece, row, count) for each part of rows low .. high that is there.
     template <class Visit>
     void parts(int64_t low, int64_t high, Visit visit) const {
@@ -218,6 +229,10 @@ void read(const Piece& piece, int64_t offset, float* to, int64_t count) {
         for (int64_t i = 0; i < count; ++i) to[i] = from_bfloat16(from[i]);
     else
         for (int64_t i = 0; i < count; ++i) to[i] = from_float16(from[i]);
+}
+
+void multiply(float* x, float factor, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) x[i] *= factor;
 }
 
 void add(const Piece& piece, int64_t offset, const float* step, int64_t count) {
@@ -276,15 +291,20 @@ void flip_plainly(float* x, int64_t n, const uint32_t* words, int shift) {
     }
 }
 
-// sums (n) += C_b H R_b g_b. Meanwhile, the block that comes next, `step` blocks on, is fetched from memory.
+// Where a block lies within rows of one scale, it is scaled after the transform, else before: that depends on where tensors
+// lie in the flat view alone, and never on their dtypes or on how they lie in memory.
+
+// sums (n) += C_b H R_b (scale g)_b. Meanwhile, the block that comes next, `step` blocks on, is fetched from memory.
 void project_block(const Plan& plan, const Pieces& g, int64_t b, int64_t step, Scratch& scratch, float* sums) {
     const int64_t n = plan.layout.n, low = b * n;
     float* x = scratch.points.get();
+    const float common = g.scale(low, low + n), after = common != 0.0f ? common : 1.0f;
     const float* source = n >= smallest ? g.whole(low, low + n).data : nullptr;
     if (!source) {
         if (low < g.begin() || low + n > g.end()) std::memset(x, 0, size_t(n) * sizeof(float));
         g.parts(low, low + n, [&](const Piece& piece, int64_t offset, int64_t row, int64_t count) {
             read(piece, offset, x + (row - low), count);
+            if (common == 0.0f) multiply(x + (row - low), piece.scale, count);
         });
         source = x;
     }
@@ -295,25 +315,28 @@ void project_block(const Plan& plan, const Pieces& g, int64_t b, int64_t step, S
         flip_plainly(x, n, rows, shift);
         plain_transform(x, n);
         flip_plainly(x, n, columns, shift);
-        for (int64_t i = 0; i < n; ++i) sums[i] += x[i];
+        for (int64_t i = 0; i < n; ++i) sums[i] += after * x[i];
         return;
     }
     int bits = lower_passes<true>(source, x, n, rows);
+    const vf afters = vf{} + after;
     if (const float* ahead = g.whole(low + step * n, low + step * n + n).data) {
-        last_pass_of(bits, x, n, columns, [sums, ahead](int64_t i, vf v) {
+        last_pass_of(bits, x, n, columns, [sums, ahead, afters](int64_t i, vf v) {
             __builtin_prefetch(ahead + i, 0, 2);
-            store(sums + i, load(sums + i) + v);
+            store(sums + i, load(sums + i) + afters * v);
         });
         return;
     }
-    last_pass_of(bits, x, n, columns, [sums](int64_t i, vf v) { store(sums + i, load(sums + i) + v); });
+    last_pass_of(bits, x, n, columns, [sums, afters](int64_t i, vf v) { store(sums + i, load(sums + i) + afters * v); });
 }
 
-// y_b = base_b + factor R_b H C_b x_q
+// y_b = base_b + scale factor R_b H C_b x_q
 void expand_block(const Plan& plan, const Pieces& y, int64_t b, const float* x, float alpha, Scratch& scratch) {
     const int64_t n = plan.layout.n, low = b * n;
     const Segment segment = plan.segment(b % plan.segments);
-    const float factor = alpha * float(1.0 / std::sqrt(double(segment.size)));
+    const float common = y.scale(low, low + n);
+    const float plain = alpha * float(1.0 / std::sqrt(double(segment.size)));
+    const float factor = common != 0.0f ? plain * common : plain;
     float* points = scratch.points.get();
     const float* source = x + segment.offset;
     if (segment.size < n || n < smallest) {
@@ -350,6 +373,7 @@ void expand_block(const Plan& plan, const Pieces& y, int64_t b, const float* x, 
         last_pass_of(bits, points, n, rows, [points, factors](int64_t i, vf v) { store(points + i, factors * v); });
     }
     y.parts(low, low + n, [&](const Piece& piece, int64_t offset, int64_t row, int64_t count) {
+        if (common == 0.0f) multiply(points + (row - low), piece.scale, count);
         add(piece, offset, points + (row - low), count);
     });
 }

@@ -13,12 +13,13 @@ namespace igc {
 enum class Dtype : int32_t { float32 = 0, bfloat16 = 1, float16 = 2 };
 
 // A contiguous part of the flat view of the parameters. A sum is written to `data`; what it is added to is read from `base`,
-// which is `data` itself for a sum in place, and may overlap it in no other way.
+// which is `data` itself for a sum in place, and may overlap it in no other way. Its rows of A are multiplied by `scale`.
 struct Piece {
     void* data;
     const void* base;
     int64_t size;
     Dtype dtype;
+    float scale;
 };
 
 struct Layout {

@@ -44,11 +44,15 @@ def test_the_ledger_is_the_length_of_what_crossed_the_wire(name: str) -> None:
 @methods
 def test_uploads_have_the_promised_tensors_and_nothing_else(name: str) -> None:
     f = Federation(METHODS[name])
-    f.run(ROUNDS)
-    shapes = {key: due.shape for key, due in f.method.due().items()}
-    for number, _, payload in f.engine.up:
-        upload = decode(payload, f.agreement, Kind.UPLOAD, number)
-        assert {key: tuple(tensor.shape) for key, tensor in upload.tensors.items()} == shapes
+    for _ in range(ROUNDS):
+        shapes = {key: due.shape for key, due in f.method.due_in(f.server.state).items()}
+        f.run(1)
+        for number, _, payload in f.engine.up:
+            upload = decode(payload, f.agreement, Kind.UPLOAD, number)
+            assert {key: tuple(tensor.shape) for key, tensor in upload.tensors.items()} == shapes
+        assert f.engine.up
+        f.engine.up.clear()
+    assert shapes == {key: due.shape for key, due in f.method.due().items()}
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -115,7 +119,8 @@ def test_a_round_without_uploads_changes_nothing_but_the_round(name: str) -> Non
 @methods
 def test_a_bad_upload_is_left_out_named_and_paid_for(name: str) -> None:
     f, g = Federation(METHODS[name]), Federation(METHODS[name])
-    victim = f.sampler.sample(0)[1]
+    assert f.run(1)[0].clients == g.run(1)[0].clients == 3
+    victim = f.sampler.sample(1)[1]
 
     def poison(number: int, reply: Reply) -> Reply:
         if reply.client != victim or reply.payload is None:

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from igc.errors import ProjectionError
-from igc.projection import FAMILIES, check_adjoint, make_projection, projection_from_spec, to_dense
-from support.strategies import projections, vector
+from igc.projection import FAMILIES, Scaled, check_adjoint, projection_from_spec, to_dense
+from support.strategies import make, projections, vector
 
 families = pytest.mark.parametrize("family", FAMILIES)
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
 def small(family: str, D: int = 500, d: int = 20, seed: int = 1):  # type: ignore[no-untyped-def]
-    return make_projection(family, D=D, d=D if family == "identity" else d, seed=seed)
+    return make(family, D, D if family == "identity" else d, seed)
 
 
 @families
@@ -62,14 +62,18 @@ def test_slices_in_any_order_add_up_to_the_whole(family: str, data: st.DataObjec
 
 
 @families
-def test_the_mean_of_a_at_is_the_identity(family: str) -> None:
+def test_the_mean_of_a_at_is_the_identity_with_weights_their_squares(family: str) -> None:
     D, d, draws = 12, 4, 400
-    total = torch.zeros(D, D)
+    total, w = torch.zeros(D, D), torch.ones(D)
     for seed in range(draws):
-        A = to_dense(small(family, D, d, seed))
-        total += A @ A.T
+        projection = small(family, D, d, seed)
+        A = to_dense(projection)
+        if isinstance(projection, Scaled):
+            w = torch.repeat_interleave(torch.tensor(projection.weights), torch.tensor(projection.sizes))
+        total += A @ A.T / torch.outer(w, w)
     # Entries of A A^T have variance of about 1/d; five standard errors, over 144 entries.
     assert (total / draws - torch.eye(D)).abs().max() < 5 * (2 / d / draws) ** 0.5
+    assert w.square().mean() == pytest.approx(1, abs=1e-6)
 
 
 @families
@@ -159,13 +163,13 @@ def test_children_are_other_matrices_and_the_path_of_zeros_is_itself(family: str
 )
 def test_bad_sizes_are_refused(family: str, change: dict[str, int], message: str) -> None:
     with pytest.raises(ProjectionError, match=message):
-        make_projection(family, **{"D": 10, "d": 10, "seed": 0, **change})
+        make(family, **{"D": 10, "d": 10, "seed": 0, **change})
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"identity"}))
 def test_a_d_larger_than_the_model_is_refused_with_both_numbers(family: str) -> None:
     with pytest.raises(ProjectionError, match=r" = 11 exceeds D = 10"):
-        make_projection(family, D=10, d=11, seed=0)
+        make(family, D=10, d=11, seed=0)
 
 
 @families

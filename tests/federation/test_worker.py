@@ -16,10 +16,10 @@ from torch.nn.utils import clip_grad_norm_, parameters_to_vector
 from igc.errors import DataError
 from igc.federation import BatchSettings, Workplace
 from igc.federation.worker import NonFiniteError
-from igc.projection import Projection, Term, make_projection, to_dense
+from igc.projection import Projection, Term, to_dense
 from igc.space import ParameterSpace
 from igc.tasks.base import Task
-from support.strategies import COMPRESSING, vector
+from support.strategies import COMPRESSING, make, vector
 from support.toy import ToyTask, toy_clients
 
 CLIENTS = toy_clients(4, seed=2, examples=(7, 12, 5, 1))
@@ -40,7 +40,7 @@ def place(
 
 def projection_for(workplace: Workplace, family: str = "blocked-hadamard") -> Projection:
     D = workplace.space.D
-    return make_projection(family, D=D, d=D if family == "identity" else DIM, seed=6)
+    return make(family, D, D if family == "identity" else DIM, 6)
 
 
 def gradient(examples: Sequence[Any], model: nn.Module | None = None) -> tuple[Tensor, float]:

@@ -55,15 +55,15 @@ def test_it_is_the_papers_algorithm_in_the_coordinates_of_a_subspace(per_round: 
 
 @pytest.mark.parametrize("weights", [(1,), (1, 5, 2)])
 def test_many_local_steps_lead_fedavg_astray_and_not_scaffold(weights: Sequence[int]) -> None:
-    clients, steps = quadratics(5, 8, seed=2, weights=weights), [20]
+    clients, steps = quadratics(3, 6, seed=2, weights=weights), [12]
     best = minimum(clients)
-    plain = LocalSteps(fedsgd(8, Sgd()), RATE)
-    drifted = QuadraticFederation(plain, clients, rate=1.0, steps=steps).run(100)
-    corrected = QuadraticFederation(Scaffold(fedsgd(8, Sgd()), RATE, 5), clients, rate=1.0, steps=steps).run(100)
-    assert np.linalg.norm(drifted - best) > 0.3
+    plain = LocalSteps(fedsgd(6, Sgd()), RATE)
+    drifted = QuadraticFederation(plain, clients, rate=1.0, steps=steps).run(80)
+    corrected = QuadraticFederation(Scaffold(fedsgd(6, Sgd()), RATE, 3), clients, rate=1.0, steps=steps).run(80)
+    assert np.linalg.norm(drifted - best) > 0.15
     assert np.linalg.norm(corrected - best) < 1e-4
     # FedAvg did converge: its fixed point is another one.
-    again = QuadraticFederation(plain, clients, rate=1.0, steps=steps).run(110)
+    again = QuadraticFederation(plain, clients, rate=1.0, steps=steps).run(90)
     np.testing.assert_allclose(again, drifted, atol=1e-5)
 
 
@@ -80,7 +80,7 @@ def test_inside_a_subspace_it_finds_the_minimum_of_the_subspace() -> None:
     pull = np.sum([A.T @ c.curvature @ c.centre for c in clients], axis=0)
     best = A @ np.linalg.solve(np.sum([c.curvature for c in inside], axis=0), pull)
     method = Scaffold(Static(projection, Sgd()), 0.02, 4)
-    assert np.linalg.norm(QuadraticFederation(method, clients, rate=1.0, steps=[20]).run(200) - best) < 1e-3
+    assert np.linalg.norm(QuadraticFederation(method, clients, rate=1.0, steps=[20]).run(120) - best) < 1e-3
 
 
 def test_the_first_round_is_fedavg_and_later_ones_are_not() -> None:

@@ -17,7 +17,7 @@ from igc.errors import ProjectionError, SpaceError
 from igc.optim import SubspaceOptimizer
 from igc.projection import BlockedHadamard, Projection, make_projection, to_dense
 from igc.space import ParameterSpace
-from support.strategies import COMPRESSING
+from support.strategies import COMPRESSING, make
 
 WIDTH, DIM, STEPS = 6, 12, 8
 Inner = Callable[[list[Tensor]], torch.optim.Optimizer]
@@ -46,7 +46,7 @@ def flat(model: nn.Module) -> Tensor:
 
 
 def projection_for(model: nn.Module, family: str = "blocked-hadamard") -> Projection:
-    return make_projection(family, D=flat(model).numel(), d=DIM, seed=4)
+    return make(family, flat(model).numel(), DIM, 4)
 
 
 def train(optimizer: SubspaceOptimizer, model: nn.Module, data: list[tuple[Tensor, Tensor]]) -> list[Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from igc.errors import ProjectionError
 from igc.projection import Projection, make_projection, project_as_born, project_tensors
-from support.strategies import COMPRESSING
+from support.strategies import COMPRESSING, make
 
 
 class Tied(nn.Module):
@@ -36,7 +36,7 @@ def test_the_sketch_is_that_of_the_kept_gradient(family: str, dtype: torch.dtype
     model = Tied(dtype)
     parameters = list(model.parameters())
     sizes = [p.numel() for p in parameters]
-    projection = make_projection(family, D=sum(sizes), d=24, seed=3)
+    projection = make(family, sum(sizes), 24, 3)
     index = torch.tensor([3, 1, 4, 1, 5])
     with project_as_born(projection, parameters) as sketch:
         model(index).backward()

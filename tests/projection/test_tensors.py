@@ -20,13 +20,12 @@ from igc.projection import (
     Theta,
     add_expanded_,
     kernels,
-    make_projection,
     project_tensors,
 )
 from igc.projection import base as projection_base
 from igc.projection.tensors import expand_onto_
 from igc.projection.theta import displacement
-from support.strategies import COMPRESSING, vector
+from support.strategies import COMPRESSING, make, vector
 
 
 def cut(flat: Tensor, sizes: list[int]) -> list[Tensor]:
@@ -40,7 +39,7 @@ def test_tensors_end_to_end_are_the_flat_vector(family: str, sizes: list[int], s
     D = sum(sizes)
     if D < d:
         return
-    projection = make_projection(family, D=D, d=d, seed=seed)
+    projection = make(family, D, d, seed)
     g, x, y = vector(D, seed), vector(d, seed + 1), vector(D, seed + 2)
     torch.testing.assert_close(
         project_tensors(projection, cut(g, sizes), sizes), projection.project(g), atol=1e-4, rtol=1e-4
@@ -113,7 +112,7 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
 @pytest.mark.parametrize("family", COMPRESSING)
 def test_no_state_of_size_d_is_kept(family: str) -> None:
     D = 3_000_000 if family != "dense-gaussian" else 30_000
-    projection = make_projection(family, D=D, d=64, seed=0)
+    projection = make(family, D, 64, 0)
     g = torch.ones(D)
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from igc.federation import BatchSettings, Dropout, InProcess, Reply, Request, RoundResult, Sampler, Server, Workplace
+from igc.federation.protection import UNPROTECTED, Protection
 from igc.messages import Agreement
 from igc.methods import (
+    Calibrated,
     ErrorFeedback,
     FetchSgd,
     KSubspace,
@@ -29,13 +32,22 @@ from igc.methods import (
     fedsgd,
 )
 from igc.optim import ServerOptimizer, Sgd
-from igc.projection import BlockedHadamard, Coordinates, CountSketch, Projection
+from igc.projection import BlockedHadamard, Coordinates, CountSketch, DirectSum, Identity, Projection
 from igc.space import ParameterSpace
 from support.toy import ToyTask, toy_clients
 
 Maker = Callable[[Projection, ServerOptimizer], Method[Any, Any]]
 
 TOY_SHAPES = tuple(tuple(parameter.shape) for parameter in ToyTask().model().parameters())
+TOY_SIZES = tuple(prod(shape) for shape in TOY_SHAPES)
+
+
+def in_groups(p: Projection) -> Projection:
+    """The same d for the toy's matrices, and its vectors in full."""
+    full = sum(size for size, shape in zip(TOY_SIZES, TOY_SHAPES, strict=True) if len(shape) == 1)
+    parts = BlockedHadamard(D=sum(TOY_SIZES) - full, d=p.d, seed=p.seed), Identity(full, full, 0)
+    return DirectSum(parts, TOY_SIZES, tuple(int(len(shape) == 1) for shape in TOY_SHAPES))
+
 
 # Every registered way to train, for contract suites; a new method is tested by being named here.
 METHODS: dict[str, Maker] = {
@@ -63,6 +75,16 @@ METHODS: dict[str, Maker] = {
     ),
     "time-varying-plateau": lambda p, o: TimeVarying(Static(p, o), 3, Plateau(1, 0.2), "carry-scale"),
     "time-varying-local": lambda p, o: LocalSteps(TimeVarying(Static(p, o), rounds_per_epoch=2), 0.05, epochs=2),
+    "calibrated": lambda p, o: Calibrated(Static(p, o), TOY_SIZES),
+    "calibrated-k-subspace-time-varying": lambda p, o: Calibrated(
+        TimeVarying(KSubspace(p, o, subspaces=2), rounds_per_epoch=2), TOY_SIZES, exponent=0.5
+    ),
+    "calibrated-groups": lambda p, o: Calibrated(
+        TimeVarying(Static(in_groups(p), o), rounds_per_epoch=2), TOY_SIZES, floor=0.05
+    ),
+    "calibrated-local": lambda p, o: Calibrated(
+        LocalSteps(ErrorFeedback(Static(p, o), "int4"), 0.05, epochs=2), TOY_SIZES
+    ),
 }
 
 # Those that the fused engine may compute as one batch.
@@ -111,6 +133,7 @@ class Federation:
         up: str = "float32",
         down: str = "float32",
         seed: int = 3,
+        protection: Protection = UNPROTECTED,
     ) -> None:
         task = ToyTask()
         self.clients = dict(toy_clients(7, seed=1) if clients is None else clients)
@@ -125,9 +148,11 @@ class Federation:
         digests = self.space.fingerprint, self.method.projection.digest, self.method.digest
         self.agreement = Agreement(*digests, up, down)
         self.sampler = Sampler(tuple(self.clients), per_round, seed, sampling)
-        inner = InProcess(self.method, self.agreement, self.workplace, Dropout(dropout, seed), non_finite)
+        inner = InProcess(self.method, self.agreement, self.workplace, Dropout(dropout, seed), non_finite, protection)
         self.engine = Spy(inner)
-        self.server = Server(self.method, self.agreement, self.sampler, lambda round: learning_rate, weights)
+        self.server = Server(
+            self.method, self.agreement, self.sampler, lambda round: learning_rate, weights, protection=protection
+        )
 
     def run(self, rounds: int) -> list[RoundResult]:
         return [self.server.run_round(self.engine) for _ in range(rounds)]

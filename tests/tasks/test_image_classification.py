@@ -58,7 +58,7 @@ def _small_cnn(p: dict[str, Tensor], x: Tensor) -> Tensor:
         patches = functional.unfold(x, 5, padding=2).transpose(1, 2)  # a convolution as a matrix product
         y = patches @ p[f"{name}.weight"].flatten(1).T + p[f"{name}.bias"]
         y = y.transpose(1, 2).reshape(len(x), -1, *x.shape[2:]).clamp(min=0)
-        x = y.unflatten(3, (-1, 2)).amax(4).unflatten(2, (-1, 2)).amax(3)
+        x = y.reshape(len(y), -1, y.shape[2] // 2, 2, y.shape[3] // 2, 2).amax((3, 5))
     hidden = (x.flatten(1) @ p["hidden.weight"].T + p["hidden.bias"]).clamp(min=0)
     return hidden @ p["linear.weight"].T + p["linear.bias"]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,26 @@ def dense_gaussian(D: int, d: int, seed: int) -> Matrix:
     return [[normal(seed, i * d + j) / math.sqrt(d) for j in range(d)] for i in range(D)]
 
 
+def scaled(inner: Matrix, sizes: list[int], weights: list[float]) -> Matrix:
+    w = [weight for size, weight in zip(sizes, weights, strict=True) for _ in range(size)]
+    return [[weight * x for x in row] for weight, row in zip(w, inner, strict=True)]
+
+
+def direct_sum(parts: list[Matrix], sizes: list[int], groups: list[int]) -> Matrix:
+    rows = [iter(part) for part in parts]
+    A = []
+    for size, group in zip(sizes, groups, strict=True):
+        for _ in range(size):
+            A.append(
+                [x for q, part in enumerate(parts) for x in (next(rows[q]) if q == group else [0.0] * len(part[0]))]
+            )
+    return A
+
+
+def identity(D: int) -> Matrix:
+    return [[float(i == j) for j in range(D)] for i in range(D)]
+
+
 SEED = 0x0123456789ABCDEF
 CASES: list[dict[str, Any]] = [
     {"family": "blocked-hadamard", "D": 21, "d": 5, "seed": SEED, "block": 8},
@@ -136,19 +157,36 @@ CASES: list[dict[str, Any]] = [
     {"family": "count-sketch", "D": 100, "d": 21, "seed": SEED, "rows": 3},
     {"family": "coordinates", "D": 150, "d": 11, "seed": SEED},
 ]
-BUILDERS = {
+# The mean square of these weights is exactly 1: 14 / 4 + 4 + 6 * 9 / 4 = 21.
+CASES.append({"family": "scaled", "inner": CASES[0], "sizes": [14, 0, 1, 6], "weights": [0.5, 8.0, 2.0, 1.5]})
+CASES.append(
+    {
+        "family": "direct-sum",
+        "parts": [CASES[2], {"family": "identity", "D": 3, "d": 3, "seed": 0}, CASES[0]],
+        "sizes": [30, 3, 20, 10, 1],
+        "groups": [0, 1, 2, 0, 2],
+    }
+)
+BUILDERS: dict[str, Callable[[dict[str, Any]], Matrix]] = {
     "blocked-hadamard": lambda c: blocked_hadamard(c["D"], c["d"], c["seed"], c["block"]),
     "fastfood": lambda c: fastfood(c["D"], c["d"], c["seed"], c["block"]),
     "partition": lambda c: partition(c["D"], c["d"], c["seed"]),
     "count-sketch": lambda c: count_sketch(c["D"], c["d"], c["seed"], c["rows"]),
     "coordinates": lambda c: coordinates(c["D"], c["d"], c["seed"]),
     "dense-gaussian": lambda c: dense_gaussian(c["D"], c["d"], c["seed"]),
+    "identity": lambda c: identity(c["D"]),
+    "scaled": lambda c: scaled(matrix(c["inner"]), c["sizes"], c["weights"]),
+    "direct-sum": lambda c: direct_sum([matrix(part) for part in c["parts"]], c["sizes"], c["groups"]),
 }
+
+
+def matrix(spec: dict[str, Any]) -> Matrix:
+    return BUILDERS[spec["family"]](spec)
 
 
 def main() -> None:
     golden = {
-        "matrices": [{"spec": case, "A": BUILDERS[case["family"]](case)} for case in CASES],
+        "matrices": [{"spec": case, "A": matrix(case)} for case in CASES],
         "signs": {
             "seed": SEED,
             "start": 2**37 - 100,

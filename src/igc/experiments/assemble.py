@@ -15,6 +15,7 @@ from igc.codecs import CODECS
 from igc.data import FederatedDataset, load_dataset
 from igc.errors import DataError, RunError, did_you_mean
 from igc.experiments.build import build_method
+from igc.experiments.protect import build_protection, cohort_seed, digest_with
 from igc.experiments.recipe import Recipe
 from igc.federation import (
     BatchSettings,
@@ -100,12 +101,7 @@ def assemble(recipe: Recipe, dataset: FederatedDataset[Any] | None = None) -> Ex
     device = choose_device(recipe.device)
     task = build_task(recipe.task, recipe.model, _seed(recipe, Purpose.MODEL) % 2**63)
     here = load_data(recipe) if dataset is None else dataset
-    sampler = Sampler(
-        tuple(here.clients),
-        recipe.federation.clients_per_round,
-        _seed(recipe, Purpose.SAMPLING),
-        recipe.federation.sampling,
-    )
+    sampler = sampler_of(recipe, tuple(here.clients))
     evaluation = _evaluation(recipe, task, here.evaluation) if dataset is None or here.evaluation else {}
     clients = {client: task.prepare(examples) for client, examples in here.clients.items()}
     if dataset is None and (empty := [client for client, examples in clients.items() if not examples]):
@@ -116,21 +112,54 @@ def assemble(recipe: Recipe, dataset: FederatedDataset[Any] | None = None) -> Ex
     model = task.model().to(device)
     space = ParameterSpace.of(model, recipe.space.include, recipe.space.exclude)
     workplace = Workplace(model, space, task, clients, _batches(recipe))
-    seed = _seed(recipe, Purpose.PROJECTION)
-    method = build_method(recipe, space, sampler.rounds_per_epoch, seed, len(here.clients))
-    codec = recipe.codec
-    agreement = Agreement(space.fingerprint, method.projection.digest, method.digest, codec.up, codec.down)
-    sequential = InProcess(method, agreement, workplace, dropout_of(recipe), recipe.federation.non_finite)
+    sequential, server = connect(recipe, space, sampler, workplace, workplace.parameters)
+    method = server.method
     engine = _engine(recipe, sequential, method, workplace)
+    return Experiment(recipe, task, model, space, method, workplace, engine, server, evaluation, len(clients), device)
+
+
+def sampler_of(recipe: Recipe, clients: Sequence[str]) -> Sampler:
+    """Who takes part in which round.
+
+    Raises:
+        DataError: there are too few clients.
+    """
+    f = recipe.federation
+    seed = cohort_seed(recipe, _seed(recipe, Purpose.SAMPLING))
+    return Sampler(tuple(clients), f.clients_per_round, seed, f.sampling)
+
+
+def connect(
+    recipe: Recipe, space: ParameterSpace, sampler: Sampler, workplace: Workplace, theta: Sequence[torch.Tensor] | None
+) -> tuple[InProcess, Server]:
+    """Clients and server of a recipe, in one process.
+
+    Args:
+        recipe: says how they train.
+        space: of the model.
+        sampler: who takes part.
+        workplace: where clients compute.
+        theta: the tensors of theta_0; None where nothing is to be trained.
+
+    Raises:
+        IgcError: the recipe does not fit the model.
+    """
+    pass_rounds, seed = sampler.rounds_per_epoch, _seed(recipe, Purpose.PROJECTION)
+    method = build_method(recipe, space, pass_rounds, seed, len(sampler.clients), theta)
+    protection, codec = build_protection(recipe), recipe.codec
+    digest = digest_with(method.digest, protection)
+    agreement = Agreement(space.fingerprint, method.projection.digest, digest, codec.up, codec.down)
+    clients = InProcess(method, agreement, workplace, dropout_of(recipe), recipe.federation.non_finite, protection)
     server = Server(
         method,
         agreement,
         sampler,
-        schedule_of(recipe, sampler.rounds_per_epoch),
+        schedule_of(recipe, pass_rounds),
         recipe.federation.weights,
         from_change=recipe.optimizer.restarts == "change",
+        protection=protection,
     )
-    return Experiment(recipe, task, model, space, method, workplace, engine, server, evaluation, len(clients), device)
+    return clients, server
 
 
 def load_data(recipe: Recipe) -> FederatedDataset[Any]:
@@ -209,7 +238,10 @@ def _can_fuse(recipe: Recipe, method: Method[Any, Any]) -> bool:
     f = recipe.federation
     # The mean of what a lossy codec makes of uploads is not what it makes of their mean.
     exact = CODECS[recipe.codec.up].lossless
-    return f.fused and method.linear and exact and f.weights == "examples" and f.clip_norm is None
+    # A fused round's replies hold the group's mean; bounds, rules, noise and masks are about each client's own upload.
+    return (
+        f.fused and method.linear and exact and not recipe.guarded and f.weights == "examples" and f.clip_norm is None
+    )
 
 
 def _evaluation(recipe: Recipe, task: Task, splits: Any) -> dict[str, list[Example]]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
+from torch import Tensor
+
 from igc.errors import ProjectionError
+from igc.experiments.groups import grouped
 from igc.experiments.recipe import Recipe
+from igc.experiments.scale import scaled_by_table, scaled_by_weights
 from igc.experiments.settings import LocalSettings, MethodSettings, OptimizerSettings
 from igc.methods import (
+    Calibrated,
     ErrorFeedback,
     FetchSgd,
     KSubspace,
@@ -33,7 +39,14 @@ from igc.space import ParameterSpace
 _FAST_BLOCK: Final = 1024
 
 
-def build_method(recipe: Recipe, space: ParameterSpace, pass_rounds: int, seed: int, clients: int) -> Method[Any, Any]:
+def build_method(
+    recipe: Recipe,
+    space: ParameterSpace,
+    pass_rounds: int,
+    seed: int,
+    clients: int,
+    theta: Sequence[Tensor] | None = None,
+) -> Method[Any, Any]:
     """The recipe's method.
 
     Args:
@@ -42,17 +55,22 @@ def build_method(recipe: Recipe, space: ParameterSpace, pass_rounds: int, seed: 
         pass_rounds: rounds of one pass over the clients.
         seed: of its projection.
         clients: how many there are.
+        theta: the tensors of theta_0; None where nothing is to be trained: what is scaled by them is then not scaled.
 
     Raises:
         ProjectionError: d does not fit D.
+        SpaceError: a pattern of the recipe's fits no tensor.
     """
-    method = _one_step_method(recipe, space, pass_rounds, seed)
+    method = _one_step_method(recipe, space, pass_rounds, seed, theta)
     if recipe.codec.error_feedback:  # what local training uploads goes through the codec, not each of its steps
         method = ErrorFeedback(method, recipe.codec.up)
     if recipe.local is not None:
         method = _local(recipe.local, method, clients)
     if recipe.method.name == "decomfl":  # outermost: each local step is made of differences, too
         method = ZerothOrder(method, recipe.method.smoothing, recipe.method.differences)
+    if recipe.method.scale == "calibrated":
+        sizes = tuple(entry.size for entry in space.entries)
+        method = Calibrated(method, sizes, recipe.method.scale_exponent, recipe.method.scale_floor)
     return method
 
 
@@ -63,7 +81,9 @@ def _local(local: LocalSettings, method: Method[Any, Any], clients: int) -> Meth
     return LocalSteps(method, local.learning_rate, local.epochs, local.batch_size, rule, local.proximal)
 
 
-def _one_step_method(recipe: Recipe, space: ParameterSpace, pass_rounds: int, seed: int) -> Method[Any, Any]:
+def _one_step_method(
+    recipe: Recipe, space: ParameterSpace, pass_rounds: int, seed: int, theta: Sequence[Tensor] | None
+) -> Method[Any, Any]:
     settings, D = recipe.method, space.D
     optimizer = _optimizer(recipe.optimizer)
     if settings.name in ("fedsgd", "fedavg"):
@@ -75,7 +95,7 @@ def _one_step_method(recipe: Recipe, space: ParameterSpace, pass_rounds: int, se
         return PowerSgd(shapes, optimizer, settings.rank, settings.error_feedback, seed)
     if settings.name == "decomfl":
         return TimeVarying(Static(_directions(settings, D, seed), optimizer), rounds_per_epoch=1)
-    projection = _projection(settings, D, settings.dim, seed)
+    projection = _scaled(settings, _in_groups(settings, space, seed), space, theta)
     inner: Static | KSubspace = Static(projection, optimizer)
     if settings.name.startswith("k-subspace"):
         if settings.subspaces * projection.d > D:
@@ -131,6 +151,29 @@ _SPARSE: Final[Mapping[str, Callable[[Recipe, int, int], Method[Any, Any]]]] = {
 def _projection(settings: MethodSettings, D: int, d: int, seed: int) -> Projection:
     blocks = {} if settings.block is None else {"block": settings.block}
     return make_projection(settings.projection, D=D, d=d, seed=seed, **blocks)
+
+
+def _in_groups(settings: MethodSettings, space: ParameterSpace, seed: int) -> Projection:
+    return grouped(
+        partial(_projection, settings),
+        space,
+        settings.dim,
+        seed,
+        full=settings.full,
+        full_below=settings.full_below or 0,
+        budgets=settings.budgets,
+    )
+
+
+def _scaled(
+    settings: MethodSettings, projection: Projection, space: ParameterSpace, theta: Sequence[Tensor] | None
+) -> Projection:
+    if settings.scale == "table":
+        assert settings.scale_table is not None
+        return scaled_by_table(projection, space, settings.scale_table)
+    if settings.scale == "weights" and theta is not None:
+        return scaled_by_weights(projection, theta, settings.scale_exponent, settings.scale_floor)
+    return projection
 
 
 def _directions(settings: MethodSettings, D: int, seed: int) -> Projection:

@@ -45,7 +45,7 @@ def faults(error: ValidationError, model: type[BaseModel]) -> list[str]:
         context = details.get("ctx", {})
         path, known = _resolve(model, [str(part) for part in details["loc"]])
         if details["type"] == "fault":
-            lines.append(details["msg"])
+            lines.extend(details["msg"].split("\n"))
         else:
             finding = _Finding(details["type"], details["msg"], details["input"], context, path[-1:], known, model)
             lines.append(f"{'.'.join(path)}: {finding.in_words()}")

@@ -79,6 +79,9 @@ class RoundRecord:
         metric_name: the headline metric.
         metric: its value on the headline split, where the round was evaluated.
         metrics: split -> metric name -> value, where the round was evaluated.
+        clipped: how many answers the server had to cut to the norm bound.
+        skipped: whether the round came to nothing although answers came.
+        epsilon: of differential privacy, spent so far; None: the run has none.
     """
 
     round: int
@@ -96,6 +99,9 @@ class RoundRecord:
     rejected: int = 0
     metric: float | None = None
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    clipped: int = 0
+    skipped: bool = False
+    epsilon: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The line of ``metrics.jsonl``: strict JSON, so that numbers that are not finite become None."""
@@ -112,6 +118,12 @@ class RoundRecord:
             "dropped": self.dropped,
             "rejected": self.rejected,
         }
+        if self.clipped:
+            line["clipped"] = self.clipped
+        if self.skipped:
+            line["skipped"] = True
+        if self.epsilon is not None:
+            line["epsilon"] = _finite(self.epsilon)
         if self.metric is not None:
             line["metric"] = _finite(self.metric)
             line["metric_name"] = self.metric_name
@@ -298,6 +310,7 @@ class _State:
         if record and record.total_messages:
             parts += [f"up {format_bytes(record.total_up)}", f"down {format_bytes(record.total_down)}"]
             parts.append(f"{format_factor(self.factor)} less than the model")
+        parts += [f"epsilon {record.epsilon:.3g}"] if record and record.epsilon is not None else []
         parts += [f"{count} {what}" for what, count in _absent(record).items()]
         if self.done < self.info.rounds and math.isfinite(self.left):
             parts.append(f"{format_duration(self.left)} left")
@@ -326,6 +339,8 @@ def _picture(state: _State) -> Group:
         "down": format_bytes(down),
         "compression": format_factor(state.factor),
     } | {what: str(count) for what, count in _absent(record).items()}
+    if record and record.epsilon is not None:
+        columns["epsilon"] = f"{record.epsilon:.3g}"
     figures = Table.grid(padding=(0, 3, 0, 0))
     figures.add_row(*(Text(_printable(name), style="dim") for name in columns))
     figures.add_row(*(Text(value, style="bold") for value in columns.values()))
@@ -353,7 +368,9 @@ def _what(info: RunInfo) -> str:
 
 
 def _absent(record: RoundRecord | None) -> dict[str, int]:
-    counts = {"dropped": record.dropped, "rejected": record.rejected} if record else {}
+    if record is None:
+        return {}
+    counts = {"dropped": record.dropped, "rejected": record.rejected, "clipped": record.clipped}
     return {what: count for what, count in counts.items() if count}
 
 

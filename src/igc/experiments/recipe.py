@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
 import tomli_w
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from igc.data import DataSettings
@@ -37,6 +37,7 @@ from igc.experiments.settings import (
     SpaceSettings,
     either,
 )
+from igc.experiments.shelter import AggregationSettings, PrivacySettings, SecuritySettings, misfits
 from igc.tasks import IMAGE_MODELS, ModelSettings, TaskSettings, misfit
 
 
@@ -61,6 +62,9 @@ class Recipe(Section):
     local: Annotated[LocalSettings | None, Field(validate_default=True)] = None
     optimizer: OptimizerSettings
     federation: FederationSettings
+    aggregation: AggregationSettings = AggregationSettings()
+    privacy: PrivacySettings | None = None
+    secure: SecuritySettings | None = None
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
 
@@ -138,6 +142,13 @@ class Recipe(Section):
             )
         return federation
 
+    @model_validator(mode="after")
+    def _protections_fit(self) -> Self:
+        if found := misfits(self):
+            text = "\n".join(f"{place}: {reason}" for place, reason in found)
+            raise PydanticCustomError("fault", "{text}", {"text": text})
+        return self
+
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any], *, where: str = "recipe") -> Self:
         """Validate ``tree``, as TOML gives it.
@@ -158,12 +169,20 @@ class Recipe(Section):
         raise RecipeError("\n  ".join([f"{where}: {len(found)} faults:", *found]))
 
     @property
+    def guarded(self) -> bool:
+        """Whether anything is done around the plain mean of uploads."""
+        return self.aggregation != AggregationSettings() or self.privacy is not None or self.secure is not None
+
+    @property
     def essence(self) -> str:
         """Digest of what a run cannot change half-way; rounds, learning rates and the like it can."""
         f = self.federation
         parts = self.model_dump(mode="json", include={"seed", "task", "model", "space", "method", "local", "codec"})
         parts["data"] = self.data.model_dump(mode="json", exclude={"path"})
         parts["rest"] = [self.optimizer.name, f.clients_per_round, f.sampling, f.batch_size, f.weights]
+        guards = {"aggregation": self.aggregation, "privacy": self.privacy, "secure": self.secure}
+        if self.guarded:  # a budget may be raised half-way
+            parts["guards"] = {k: None if g is None else g.model_dump(exclude={"epsilon"}) for k, g in guards.items()}
         return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     def anchored(self) -> Self:

@@ -5,6 +5,7 @@ RUN/metrics.jsonl      one JSON object a round
 RUN/ledger.jsonl       bytes down and up of each client in each round
 RUN/checkpoints/       the newest few
 RUN/summary.json       written at the end
+RUN/privacy.jsonl      with differential privacy: the clients of each round that began
 RUN/plots/             metric against rounds and against bytes, PNG and SVG
 """
 
@@ -30,9 +31,11 @@ from igc.experiments.atomic import cannot_write, write_atomically
 from igc.experiments.metrics import LEDGER, METRICS, JsonLines
 from igc.experiments.plots import write_plots
 from igc.experiments.progress import Observer, RoundRecord, RunInfo
+from igc.experiments.protect import Journal, build_spending
 from igc.experiments.recipe import Recipe, load
 from igc.experiments.summary import summarise
 from igc.federation import RoundResult
+from igc.federation.protection import Spending
 from igc.records import from_tree, record, to_tree
 
 RECIPE = "recipe.toml"
@@ -123,17 +126,18 @@ class Run:
         with self._locked():
             try:
                 experiment = build(self.recipe)
+                spending = build_spending(self.recipe, experiment.clients)
             except IgcError:
                 self._take_back()
                 raise
             self._is_new = False
-            trainer = _Trainer(self, experiment, observer)
+            trainer = _Trainer(self, experiment, observer, spending)
             try:
                 trainer.run()
             finally:
                 experiment.engine.close()
                 observer.finish()
-            return self._finish(experiment)
+            return self._finish(experiment, spending)
 
     def restore(self, warn: Callable[[str], None]) -> Experiment:
         """The run's parts at its newest whole checkpoint.
@@ -153,9 +157,9 @@ class Run:
                 (self.folder / LOCK).unlink()
                 self.folder.rmdir()  # not if it holds anything else
 
-    def _finish(self, experiment: Experiment) -> dict[str, Any]:
+    def _finish(self, experiment: Experiment, spending: Spending | None) -> dict[str, Any]:
         records = metrics.read(self.folder / METRICS)
-        summary = summarise(experiment, records)
+        summary = summarise(experiment, records, spending)
         write_plots(self.folder / PLOTS, records, summary)
         write_atomically(self.folder / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
         return summary
@@ -178,11 +182,12 @@ class Run:
 class _Trainer:
     """The loop over rounds, with its logs and checkpoints."""
 
-    def __init__(self, run: Run, experiment: Experiment, observer: Observer) -> None:
+    def __init__(self, run: Run, experiment: Experiment, observer: Observer, spending: Spending | None) -> None:
         self.recipe = run.recipe
         self.folder = run.folder
         self.experiment = experiment
         self.observer = observer
+        self.spending = spending
         self.complete: _Moment | None = None  # the last round that is also in the logs
         self.saved = -1  # the round of the newest checkpoint
 
@@ -190,27 +195,56 @@ class _Trainer:
         start = self._resume()
         self.observer.start(self._info(start))
         rounds = self.recipe.federation.rounds
+        journal = None if self.spending is None else Journal(self.folder, self.spending)
         with JsonLines(self.folder / METRICS) as lines, JsonLines(self.folder / LEDGER) as ledger:
             try:
                 if start == 0 and not metrics.read(self.folder / METRICS):
                     self._round_zero(lines)
                 for number in range(start, rounds):
+                    if self._spent_up(number):
+                        break
                     began = time.perf_counter()
+                    if journal is not None:
+                        journal.begin(number, self.experiment.server.cohort(number))
                     result = self.experiment.server.run_round(self.experiment.engine)
                     done = number + 1
-                    evaluated = done % self.recipe.evaluation.every == 0 or done == rounds
+                    last = done == rounds or self._over_budget(done)
+                    evaluated = done % self.recipe.evaluation.every == 0 or last
                     line = self._record(result, self.experiment.evaluate() if evaluated else {}, began)
                     for client, reason in result.rejected.items():
                         self.observer.warn(f"round {done}: left out client '{client}': {reason}")
+                    if result.skipped:
+                        self.observer.warn(f"round {done}: skipped: {result.skipped}")
                     lines.append(line.to_json())
                     ledger.append({**result.traffic, "round": done})
                     self.complete = _Moment.of(done, self.experiment)
                     self.observer.round(line)
-                    if done % self.recipe.checkpoint.every == 0 or done == rounds:
+                    if done % self.recipe.checkpoint.every == 0 or last:
                         self._save(lines, ledger)
             except (KeyboardInterrupt, TrainingError):  # rounds done are not lost, whatever ends the run
                 self._save(lines, ledger)
                 raise
+            finally:
+                if journal is not None:
+                    journal.close()
+
+    def _over_budget(self, round: int) -> bool:
+        """Whether a round (from 0) would spend more than the run may."""
+        cohort = self.experiment.server.cohort
+        return self.spending is not None and not self.spending.allows(round, cohort(round))
+
+    def _spent_up(self, round: int) -> bool:
+        """`_over_budget`, told to whoever watches."""
+        spending = self.spending
+        if spending is None or not self._over_budget(round):
+            return False
+        after = spending.after(round, self.experiment.server.cohort(round))
+        self.observer.warn(
+            f"privacy budget: stopped after round {round} of {self.recipe.federation.rounds}; epsilon is"
+            f" {spending.epsilon:.4g}, and another round would make it {after:.4g}, above privacy.epsilon ="
+            f" {spending.budget:g} (delta {spending.accountant.delta:g})"
+        )
+        return True
 
     def _round_zero(self, lines: JsonLines) -> None:
         began = time.perf_counter()
@@ -220,9 +254,17 @@ class _Trainer:
         self.observer.round(line)
 
     def _record(self, result: RoundResult, scores: dict[str, dict[str, float]], began: float) -> RoundRecord:
-        asked = result.clients + len(result.dropped) + len(result.rejected)
-        line = self._line(result.round + 1, result.loss, result.bytes_up, result.bytes_down, asked, scores, began)
-        return dataclasses.replace(line, dropped=len(result.dropped), rejected=len(result.rejected))
+        line = self._line(
+            result.round + 1, result.loss, result.bytes_up, result.bytes_down, result.asked, scores, began
+        )
+        return dataclasses.replace(
+            line,
+            dropped=len(result.dropped),
+            rejected=len(result.rejected),
+            clipped=len(result.clipped),
+            skipped=bool(result.skipped),
+            epsilon=None if self.spending is None else self.spending.epsilon,
+        )
 
     def _line(
         self,

@@ -26,14 +26,15 @@ MethodName = Literal[
 ProjectionName = Literal["blocked-hadamard", "fastfood", "partition", "dense-gaussian"]
 
 _COMPRESSED = ("static", "time-varying", "k-subspace", "k-subspace-time-varying")
-_K_SUBSPACE = ("k-subspace", "k-subspace-time-varying")
+_ONE_SUBSPACE = ("static", "time-varying")
+K_SUBSPACE = ("k-subspace", "k-subspace-time-varying")
 _TIME_VARYING = ("time-varying", "k-subspace-time-varying")
 _SPARSE = ("local-top-k", "true-top-k", "random-k", "fetchsgd")
-_ONE_SKETCH = (*_COMPRESSED, "fedsgd", "fedavg")
+ONE_SKETCH = (*_COMPRESSED, "fedsgd", "fedavg")
 # (section, key, value): the methods for which it has a meaning
 NEEDS_METHOD: Mapping[tuple[str, str, object], tuple[str, ...]] = {
-    ("codec", "error_feedback", True): _ONE_SKETCH,
-    ("local", "control_variates", True): tuple(name for name in _ONE_SKETCH if name not in _K_SUBSPACE),
+    ("codec", "error_feedback", True): ONE_SKETCH,
+    ("local", "control_variates", True): tuple(name for name in ONE_SKETCH if name not in K_SUBSPACE),
     ("optimizer", "restarts", "change"): _TIME_VARYING,
 }
 SERVER_FEEDBACK = ("true-top-k", "fetchsgd")  # whose server keeps a momentum and an error of its own
@@ -48,6 +49,7 @@ _LOSSY = tuple(name for name in get_args(CodecName) if name != "float32")
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Proportion = Annotated[float, Field(gt=0)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]  # TOML has lists; a recipe is immutable
 
 
@@ -104,6 +106,18 @@ class MethodSettings(Section):
         projection: the family of the matrix A.
         block: rows of a block of the blocked Hadamard or of Fastfood, a power of two; None: chosen from d,
             1024 for decomfl.
+        scale: weights of the rows of A, one for each tensor, with a mean square of 1 over all parameters: ``none``; from
+            the gradient's root mean square at the start, which clients measure in a first round (``calibrated``); from
+            the parameters' own at the start (``weights``); or from ``scale_table`` (``table``).
+        scale_exponent: of the root mean squares of calibrated and weights.
+        scale_floor: of calibrated and weights: no tensor has a smaller weight.
+        scale_table: glob pattern of tensors' names -> proportion of their weights; the first pattern that fits counts; 1
+            where none does.
+        full: glob patterns of tensors that are sent in full, each parameter a dimension of its own, beside the ``dim`` of
+            the others.
+        full_below: so are tensors with fewer elements than this.
+        budgets: glob pattern of tensors' names -> dimensions of all that fit, in place of a share of ``dim``; the first
+            pattern that fits counts.
         subspaces: K, of the k-subspace methods.
         change: of the time-varying methods: fresh matrices after a number of ``rounds``, or on a ``plateau`` of the loss.
         rounds_per_epoch: rounds that one matrix serves; None: one pass over the clients. With plateau the most that it
@@ -127,7 +141,14 @@ class MethodSettings(Section):
         "dim": {"name": _COMPRESSED},
         "projection": {"name": (*_COMPRESSED, "decomfl")},
         "block": {"name": (*_COMPRESSED, "decomfl"), "projection": ("blocked-hadamard", "fastfood")},
-        "subspaces": {"name": _K_SUBSPACE},
+        "scale": {"name": _COMPRESSED},
+        "scale_exponent": {"name": _COMPRESSED, "scale": ("calibrated", "weights")},
+        "scale_floor": {"name": _COMPRESSED, "scale": ("calibrated", "weights")},
+        "scale_table": {"name": _COMPRESSED, "scale": ("table",)},
+        "full": {"name": _ONE_SUBSPACE},
+        "full_below": {"name": _ONE_SUBSPACE},
+        "budgets": {"name": _ONE_SUBSPACE},
+        "subspaces": {"name": K_SUBSPACE},
         "change": {"name": _TIME_VARYING},
         "rounds_per_epoch": {"name": _TIME_VARYING},
         "patience": {"name": _TIME_VARYING, "change": ("plateau",)},
@@ -148,6 +169,13 @@ class MethodSettings(Section):
     dim: PositiveInt = 16_384
     projection: ProjectionName = "blocked-hadamard"
     block: PositiveInt | None = None
+    scale: Literal["none", "calibrated", "weights", "table"] = "none"
+    scale_exponent: Annotated[float, Field(gt=0, le=2)] = 1.0
+    scale_floor: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    scale_table: Annotated[dict[str, Proportion] | None, Field(validate_default=True, min_length=1)] = None
+    full: Names = ()
+    full_below: PositiveInt | None = None
+    budgets: Annotated[dict[str, PositiveInt] | None, Field(min_length=1)] = None
     subspaces: PositiveInt = 4
     change: Literal["rounds", "plateau"] = "rounds"
     rounds_per_epoch: PositiveInt | None = None
@@ -163,6 +191,13 @@ class MethodSettings(Section):
     perturbations: PositiveInt = 10
     smoothing: Annotated[float, Field(gt=0)] = 1e-3
     differences: Literal["central", "forward"] = "central"
+
+    @field_validator("scale_table")
+    @classmethod
+    def _table_is_there(cls, table: dict[str, float] | None, info: ValidationInfo) -> dict[str, float] | None:
+        if table is None and info.data.get("scale") == "table":
+            raise ValueError("missing, and scale = 'table' needs it; set a pattern of names and a weight, or more")
+        return table
 
     @field_validator("block")
     @classmethod

@@ -9,17 +9,21 @@ from typing import Any, Final
 
 from igc.experiments.assemble import Experiment
 from igc.federation import Account
+from igc.federation.protection import Spending
 
 _PACKAGES: Final = ("intrinsic-gradient-compression", "torch", "transformers", "numpy", "safetensors")
 _NUMBER_BYTES: Final = 4  # float32
 
 
-def summarise(experiment: Experiment, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summarise(
+    experiment: Experiment, records: Sequence[dict[str, Any]], spending: Spending | None = None
+) -> dict[str, Any]:
     """The summary of a finished run.
 
     Args:
         experiment: at the end of the run.
         records: the lines of ``metrics.jsonl``.
+        spending: the account of differential privacy, if there is any.
     """
     e, recipe = experiment, experiment.recipe
     ledger = e.server.ledger
@@ -56,12 +60,21 @@ def summarise(experiment: Experiment, records: Sequence[dict[str, Any]]) -> dict
         "model_bytes": e.model_bytes,
         "factor_vs_model": e.model_bytes * (uploads + downloads) / total if total else None,
         "table": _table(e, list(accounts)),
+        **_privacy(spending),
         "seconds": sum(r["seconds"] for r in records),
         "seed": recipe.seed,
         "fingerprint": e.space.fingerprint.hex(),
         "projection": e.method.projection.spec(),
         "versions": _versions(),
     }
+
+
+def _privacy(spending: Spending | None) -> dict[str, Any]:
+    """What differential privacy was bought, if any."""
+    if spending is None:
+        return {}
+    a = spending.accountant
+    return {"epsilon": spending.epsilon, "delta": a.delta, "noise": a.mode, "amplified": a.amplified}
 
 
 def _table(e: Experiment, accounts: Sequence[Account]) -> dict[str, Any]:

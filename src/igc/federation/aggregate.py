@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from igc.errors import IgcError
 from igc.methods import Means
 
 _PIECE: Final = 2**16
+
+
+class SkippedRoundError(IgcError):
+    """A round's uploads came to nothing; training goes on with the next round."""
+
+
+class Aggregation(Protocol):
+    """What makes the means of a round's uploads."""
+
+    def add(self, client: str, group: int, vector: Tensor, weight: float, loss: float) -> None:
+        """Fold one upload in; ``vector`` is (d,) float32, ``weight`` positive."""
+
+    def means(self) -> Means | None:
+        """The means of all that was added; None if nothing was.
+
+        Raises:
+            SkippedRoundError: too little was added.
+        """
 
 
 class WeightedMean:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from igc.federation.protection import UNPROTECTED, Protection
 from igc.messages import Agreement, Kind, Message, decode, encode
 from igc.methods import Method, Worker
 
@@ -15,6 +16,8 @@ def respond(
     memory: Any,
     payload: bytes,
     worker_for: Callable[[int], Worker],
+    protection: Protection = UNPROTECTED,
+    client: str = "",
 ) -> tuple[Any, bytes]:
     """A client's answer to a download.
 
@@ -24,6 +27,8 @@ def respond(
         memory: what the client remembers; None before its first round.
         payload: the download.
         worker_for: round -> the client's worker.
+        protection: what is done to the upload before it is sent.
+        client: its id; simulated noise depends on it.
 
     Returns:
         The new memory and the upload.
@@ -32,8 +37,19 @@ def respond(
         MessageError: the download must not be used.
         MissedError: the download builds on an epoch that the memory lacks.
         NonFiniteError: the loss or the gradient is NaN or infinite.
+        SecureError: the server asks for what would give an upload away.
     """
     download = decode(payload, agreement, Kind.DOWNLOAD)
-    memory = method.client_init() if memory is None else memory
-    memory, tensors = method.upload(memory, download, worker_for(download.round))
+
+    def upload(memory: Any, download: Message) -> tuple[Any, dict[str, Any]]:
+        memory = method.client_init() if memory is None else memory
+        memory, tensors = method.upload(memory, download, worker_for(download.round))
+        return memory, protection.on_client(tensors, download.round, client)
+
+    if protection.secure is None:
+        memory, tensors = upload(memory, download)
+    else:
+        from igc.federation.secure import client as secure  # noqa: PLC0415 (the extra `secure`)
+
+        memory, tensors = secure.respond(protection.secure, protection.reach, memory, download, upload)
     return memory, encode(Message(Kind.UPLOAD, download.round, tensors), agreement)

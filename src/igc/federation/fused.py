@@ -59,7 +59,7 @@ class Fused:
         asked = [request for request in requests if early[request.client] is None]
         try:
             sketches = self._sketches(round, asked, early)
-        except NonFiniteError:  # of whom? one by one will tell
+        except (NonFiniteError, _OneByOneError):  # of whom was it? one by one will tell
             yield from self._sequential.exchange(round, requests)
             return
         for request in requests:
@@ -103,6 +103,10 @@ class Fused:
             yield worker.client, mean._replace(weight=task.count(worker.batch))
 
 
+class _OneByOneError(Exception):
+    """A round's clients compute something of which the union of their batches tells nothing."""
+
+
 @dataclass
 class _Probe(Worker):
     """A worker that finds out what a client would compute, and computes nothing."""
@@ -119,6 +123,10 @@ class _Probe(Worker):
     def sketch(self, projection: Projection) -> Sketch:
         self.projection = projection
         return Sketch(torch.empty(0), 1, 0.0)
+
+    @override
+    def energies(self) -> Sketch:
+        raise _OneByOneError
 
 
 @dataclass(frozen=True)

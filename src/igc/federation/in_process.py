@@ -11,7 +11,9 @@ from torch import Tensor
 
 from igc.federation.client import respond
 from igc.federation.engine import DROPPED, MISSED, Reply, Request
+from igc.federation.protection import UNPROTECTED, Protection
 from igc.federation.sampling import Dropout
+from igc.federation.secure.settings import SecureError
 from igc.federation.worker import NonFiniteError, Workplace
 from igc.messages import Agreement
 from igc.methods import Method, MissedError, Worker
@@ -27,6 +29,7 @@ class InProcess:
         workplace: model and data.
         dropout: which clients never answer.
         non_finite: what a client's NaN or infinite loss does: "stop" the training, or "skip" the upload.
+        protection: what clients do to their uploads.
     """
 
     def __init__(
@@ -36,12 +39,14 @@ class InProcess:
         workplace: Workplace,
         dropout: Dropout,
         non_finite: Literal["skip", "stop"] = "stop",
+        protection: Protection = UNPROTECTED,
     ) -> None:
         self._method = method
         self._agreement = agreement
         self._workplace = workplace
         self._dropout = dropout
         self._non_finite = non_finite
+        self._protection = protection
         self._pool: WeakValueDictionary[str, Tensor] = WeakValueDictionary()  # of what some memory still holds
         self.memories: dict[str, Any] = {}
 
@@ -79,6 +84,8 @@ class InProcess:
             memory, payload = respond()
         except MissedError:
             return Reply(client, position, None, MISSED)
+        except SecureError as error:
+            return Reply(client, position, None, str(error))
         except NonFiniteError as error:
             if self._non_finite == "stop":
                 raise
@@ -100,9 +107,12 @@ class InProcess:
         Raises:
             MissedError: the client lacks an epoch.
             NonFiniteError: the loss is not finite.
+            SecureError: the server asks for what would give an upload away.
         """
         worker_for = worker_for or partial(self._workplace.worker, request.client)
-        return respond(self._method, self._agreement, memory, request.payload, worker_for)
+        return respond(
+            self._method, self._agreement, memory, request.payload, worker_for, self._protection, request.client
+        )
 
     def _shared(self, memory: Any) -> Any:
         """The memory with tensors that other clients remember too, who got the same finals, held once."""

@@ -16,6 +16,7 @@ from igc.errors import DataError, TrainingError
 from igc.methods import Loss, Sketch, Worker
 from igc.projection import Projection, Term, Theta, project_as_born, project_tensors
 from igc.projection.philox import Stream, child_seed, permutation
+from igc.projection.streaming import absorbed
 from igc.space import ParameterSpace
 from igc.tasks.base import Example, Task
 
@@ -126,6 +127,39 @@ class ClientWorker(Worker):
             vector, loss, weight = self._clipped_whole(projection, clip)
         else:
             vector, loss, weight = self._streamed(projection, clip)
+        if not bool(torch.isfinite(vector).all()):
+            raise self._not_finite(f"the gradient is not finite (loss {loss:.4g})")
+        return Sketch(vector, weight, loss)
+
+    @override
+    def energies(self) -> Sketch:
+        """The mean square of the gradient of the batch's mean loss at the model's position, tensor by tensor.
+
+        Raises:
+            NonFiniteError: the loss or the gradient is NaN or infinite.
+        """
+        parameters = self.place.parameters
+        for parameter in parameters:
+            parameter.grad = None
+        clip = self.place.batches.clip_norm
+        squares = torch.zeros(len(parameters), dtype=torch.float64)
+
+        def absorb(index: int, gradient: Tensor) -> None:
+            squares[index] = _square(gradient)
+
+        if self._step < len(self.batch):  # the square of a sum is known only once all of it is there
+            loss, weight, scale = self._backward()
+            for index, parameter in enumerate(parameters):
+                if parameter.grad is not None:
+                    absorb(index, parameter.grad)
+                    parameter.grad = None
+        else:
+            with absorbed(parameters, absorb):
+                loss, weight, scale = self._backward()
+        if clip is not None:
+            scale *= self._clip_factor(squares.sum().sqrt(), scale, clip)
+        sizes = torch.tensor([max(parameter.numel(), 1) for parameter in parameters])
+        vector = (squares / sizes * scale**2).float()
         if not bool(torch.isfinite(vector).all()):
             raise self._not_finite(f"the gradient is not finite (loss {loss:.4g})")
         return Sketch(vector, weight, loss)

@@ -1,6 +1,7 @@
 """Federated methods: one small file each, reading like its pseudo-code."""
 
 from igc.methods.base import Means, Method, MissedError, Traffic, Turn
+from igc.methods.calibrated import Calibrated
 from igc.methods.error_feedback import ErrorFeedback
 from igc.methods.fedsgd import fedsgd
 from igc.methods.fetchsgd import FetchSgd
@@ -18,6 +19,7 @@ from igc.methods.worker import Loss, Sketch, Worker
 from igc.methods.zeroth_order import ZerothOrder
 
 __all__ = [
+    "Calibrated",
     "ErrorFeedback",
     "FetchSgd",
     "KSubspace",

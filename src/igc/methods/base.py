@@ -10,7 +10,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -86,9 +86,11 @@ class Method(ABC, Generic[StateT, MemoryT]):
             gives the weighted mean of the uploads.
     """
 
-    linear: ClassVar[bool]
+    if TYPE_CHECKING:  # at run time a field of the dataclass, a constant of the class, or a property
 
-    if TYPE_CHECKING:  # at run time a field of the dataclass, or a property of it
+        @property
+        def linear(self) -> bool:
+            """Whether uploads may be computed together."""
 
         @property
         def projection(self) -> Projection:
@@ -122,6 +124,10 @@ class Method(ABC, Generic[StateT, MemoryT]):
     @abstractmethod
     def due(self) -> dict[str, Due]:
         """What an upload holds."""
+
+    def due_in(self, state: StateT) -> dict[str, Due]:  # noqa: ARG002
+        """What an upload of the round at hand holds, where a method has rounds of more than one kind."""
+        return self.due()
 
     @abstractmethod
     def group(self, upload: Message, turn: Turn) -> int:

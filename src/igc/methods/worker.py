@@ -46,6 +46,14 @@ class Worker(ABC):
     def sketch(self, projection: Projection) -> Sketch:
         """The gradient of the client's batch at the model's position, projected."""
 
+    def energies(self) -> Sketch:
+        """The mean square of the gradient of the client's batch at the model's position, tensor by tensor.
+
+        In place of the sketch's vector there is one number for each tensor of the space, float32. It is not linear in the
+        gradient: clients that are computed together are computed one by one for this.
+        """
+        raise NotImplementedError(f"{type(self).__name__} tells nothing of single tensors")
+
     def loss(self) -> Loss:
         """The loss of the client's batch at the model's position; no gradient is computed."""
         raise NotImplementedError(f"{type(self).__name__} computes gradients only")

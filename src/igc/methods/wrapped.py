@@ -6,7 +6,7 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from torch import Tensor
 from typing_extensions import override
@@ -27,8 +27,6 @@ class Wrapped(Method[Any, Any]):
 
     inner: Method[Any, Any]
 
-    linear: ClassVar[bool] = False
-
     @abstractmethod
     def at_work(self, worker: Worker) -> Worker:
         """The worker that the other method's upload is made with."""
@@ -37,6 +35,11 @@ class Wrapped(Method[Any, Any]):
     @abstractmethod
     def own(self) -> dict[str, Any]:
         """Name and settings of the wrapping, JSON-ready."""
+
+    @property
+    @override
+    def linear(self) -> bool:
+        return False
 
     @property
     @override

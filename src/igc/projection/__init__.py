@@ -12,17 +12,29 @@ from igc.projection.blocked_hadamard import BlockedHadamard
 from igc.projection.coordinates import Coordinates
 from igc.projection.count_sketch import CountSketch
 from igc.projection.dense_gaussian import DenseGaussian
+from igc.projection.direct_sum import DirectSum
 from igc.projection.fastfood import Fastfood
 from igc.projection.identity import Identity
 from igc.projection.in_place import InPlaceTheta
 from igc.projection.partition import Partition
+from igc.projection.scaled import Scaled
 from igc.projection.streaming import project_as_born
 from igc.projection.tensors import add_expanded_, project_tensors
 from igc.projection.theta import Term, Theta
 
 FAMILIES: dict[str, type[Projection]] = {
     family.family: family
-    for family in (BlockedHadamard, Fastfood, Partition, DenseGaussian, Identity, CountSketch, Coordinates)
+    for family in (
+        BlockedHadamard,
+        Fastfood,
+        Partition,
+        DenseGaussian,
+        Identity,
+        CountSketch,
+        Coordinates,
+        Scaled,
+        DirectSum,
+    )
 }
 
 
@@ -39,6 +51,11 @@ def make_projection(family: str, **settings: Any) -> Projection:
     known = inspect.signature(FAMILIES[family]).parameters
     if foreign := sorted(settings.keys() - known.keys()):
         raise ProjectionError(f"projection '{family}' has no setting {', '.join(foreign)}; it has {', '.join(known)}")
+    if isinstance(inner := settings.get("inner"), Mapping):  # as a spec has it
+        settings["inner"] = projection_from_spec(inner)
+    if "parts" in settings:
+        parts = settings["parts"]
+        settings["parts"] = [projection_from_spec(part) if isinstance(part, Mapping) else part for part in parts]
     return FAMILIES[family](**settings)
 
 
@@ -53,11 +70,13 @@ __all__ = [
     "Coordinates",
     "CountSketch",
     "DenseGaussian",
+    "DirectSum",
     "Fastfood",
     "Identity",
     "InPlaceTheta",
     "Partition",
     "Projection",
+    "Scaled",
     "Term",
     "Theta",
     "add_expanded_",

@@ -68,15 +68,36 @@ class Projection(ABC):
     def _expand(self, x: Tensor, start: int, stop: int) -> Tensor:
         """``A[start:stop] @ x``: x (d,) float32; a new float32 tensor (stop - start,)."""
 
-    def _kernel_project_(self, pieces: Sequence[Tensor], start: int, out: Tensor) -> bool:  # noqa: ARG002
+    # Pieces may have scales, one each: the factors of their rows of A.
+
+    def _kernel_project_(
+        self,
+        pieces: Sequence[Tensor],  # noqa: ARG002
+        start: int,  # noqa: ARG002
+        out: Tensor,  # noqa: ARG002
+        scales: Sequence[float] | None = None,  # noqa: ARG002
+    ) -> bool:
         """`_project_` of contiguous pieces that lie end to end, at once; False: no kernel of this family takes them."""
         return False
 
-    def _kernel_add_expanded_(self, pieces: Sequence[Tensor], start: int, x: Tensor, alpha: float) -> bool:  # noqa: ARG002
+    def _kernel_add_expanded_(
+        self,
+        pieces: Sequence[Tensor],  # noqa: ARG002
+        start: int,  # noqa: ARG002
+        x: Tensor,  # noqa: ARG002
+        alpha: float,  # noqa: ARG002
+        scales: Sequence[float] | None = None,  # noqa: ARG002
+    ) -> bool:
         """``pieces += alpha A x`` at once; False: no kernel of this family takes them."""
         return False
 
-    def _kernel_expand_onto_(self, pieces: Sequence[Tensor], bases: Sequence[Tensor], x: Tensor) -> bool:  # noqa: ARG002
+    def _kernel_expand_onto_(
+        self,
+        pieces: Sequence[Tensor],  # noqa: ARG002
+        bases: Sequence[Tensor],  # noqa: ARG002
+        x: Tensor,  # noqa: ARG002
+        scales: Sequence[float] | None = None,  # noqa: ARG002
+    ) -> bool:
         """``pieces = bases + A x``, all rows at once; False: no kernel of this family takes them."""
         return False
 

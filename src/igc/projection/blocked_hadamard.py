@@ -61,27 +61,37 @@ class BlockedHadamard(Projection):
         return -(-self.d // self.block)
 
     @override
-    def _kernel_project_(self, pieces: Sequence[Tensor], start: int, out: Tensor) -> bool:
+    def _kernel_project_(
+        self, pieces: Sequence[Tensor], start: int, out: Tensor, scales: Sequence[float] | None = None
+    ) -> bool:
         kernel = kernel_for([*pieces, out], self.block)
         if kernel is not None:
-            kernel.project_(self.d, self.block, self.seed, pieces, start, out)
+            kernel.project_(self.d, self.block, self.seed, pieces, start, out, scales)
         return kernel is not None
 
     @override
-    def _kernel_add_expanded_(self, pieces: Sequence[Tensor], start: int, x: Tensor, alpha: float) -> bool:
+    def _kernel_add_expanded_(
+        self, pieces: Sequence[Tensor], start: int, x: Tensor, alpha: float, scales: Sequence[float] | None = None
+    ) -> bool:
         x = x.detach().contiguous()
         kernel = kernel_for([*pieces, x], self.block)
         if kernel is not None:
-            kernel.add_expanded_(self.d, self.block, self.seed, pieces, start, x, alpha)
+            kernel.add_expanded_(self.d, self.block, self.seed, pieces, start, x, alpha, scales)
         return kernel is not None
 
     @override
-    def _kernel_expand_onto_(self, pieces: Sequence[Tensor], bases: Sequence[Tensor], x: Tensor) -> bool:
+    def _kernel_expand_onto_(
+        self,
+        pieces: Sequence[Tensor],
+        bases: Sequence[Tensor],
+        x: Tensor,
+        scales: Sequence[float] | None = None,
+    ) -> bool:
         x = x.detach().contiguous()
         kernel = kernel_for([*pieces, *bases, x], self.block)
         if not isinstance(kernel, Native) or any(p.dtype != b.dtype for p, b in zip(pieces, bases, strict=True)):
             return False
-        kernel.expand_onto_(self.d, self.block, self.seed, pieces, bases, 0, x, 1.0)
+        kernel.expand_onto_(self.d, self.block, self.seed, pieces, bases, 0, x, 1.0, scales)
         return True
 
     def _project_(self, g: Tensor, start: int, out: Tensor) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Final
 
 import torch
@@ -59,29 +60,42 @@ def project_as_born(
     if any(parameter.grad is not None for parameter in parameters):
         raise ProjectionError("a parameter still has a gradient: set .grad to None before projecting as it is born")
     out = torch.zeros(projection.d, dtype=torch.float32, device=parameters[0].device)
-
     line = _Line(projection, out, waiting)
+    begins = [0, *accumulate(parameter.numel() for parameter in parameters)]
 
-    def absorb(offset: int) -> Callable[[Tensor], None]:
-        def hook(parameter: Tensor) -> None:
-            gradient = parameter.grad
-            if gradient is None:
-                return
-            if watch is not None:
-                watch(gradient)
-            line.add(offset, gradient.detach().reshape(-1))
-            parameter.grad = None
+    def absorb(index: int, gradient: Tensor) -> None:
+        if watch is not None:
+            watch(gradient)
+        line.add(begins[index], gradient.detach().reshape(-1))
 
-        return hook
-
-    handles = []
-    offset = 0
-    for parameter in parameters:
-        handles.append(parameter.register_post_accumulate_grad_hook(absorb(offset)))  # type: ignore[no-untyped-call]
-        offset += parameter.numel()
-    try:
+    with absorbed(parameters, absorb):
         yield out
         line.project()
+
+
+@contextmanager
+def absorbed(parameters: Sequence[Tensor], absorb: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """Hand every gradient of these parameters over as soon as ``backward()`` has finished it, and free it.
+
+    Args:
+        parameters: leaf tensors.
+        absorb: called with a parameter's place in the list and its gradient.
+    """
+
+    def hook(index: int) -> Callable[[Tensor], None]:
+        def take(parameter: Tensor) -> None:
+            if parameter.grad is not None:
+                absorb(index, parameter.grad)
+                parameter.grad = None
+
+        return take
+
+    handles = [
+        parameter.register_post_accumulate_grad_hook(hook(index))  # type: ignore[no-untyped-call]
+        for index, parameter in enumerate(parameters)
+    ]
+    try:
+        yield
     finally:
         for handle in handles:
             handle.remove()

@@ -8,16 +8,21 @@ wrong is one line of standard error, and exit code 2; a training that broke down
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
 
+from filelock import FileLock
+
 from igc.errors import IgcError, TrainingError
 from igc.experiments.progress import RoundRecord, RunInfo
-from igc.experiments.run import Run
+from igc.experiments.run import LOCK, Run
 
 STOPPED, FAILED, BROKE_DOWN = 130, 2, 3
+_PATIENCE_SECONDS = 60  # with a run of the same folder whose parent was killed, until it has finished its round
 
 
 class Silent:
@@ -39,9 +44,14 @@ class Silent:
 
 def main() -> int:
     """Train the run of the first argument to its end."""
+    # Where a shell put the parent in the background, interrupts are ignored, those from ourselves included.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
+    folder = Path(sys.argv[1])
+    with contextlib.suppress(OSError), FileLock(folder / LOCK).acquire(timeout=_PATIENCE_SECONDS):
+        """The one before us is gone."""
     try:
-        Run.open(Path(sys.argv[1])).train(Silent())
+        Run.open(folder).train(Silent())
     except KeyboardInterrupt:
         return STOPPED
     except IgcError as error:

@@ -16,16 +16,12 @@ import torch
 from typing_extensions import override
 
 from igc.experiments import metrics
-from igc.experiments.assemble import Purpose, dropout_of
-from igc.experiments.build import build_method
+from igc.experiments.assemble import connect, sampler_of
 from igc.experiments.metrics import LEDGER
 from igc.experiments.recipe import Recipe
-from igc.federation import Account, InProcess, Sampler, Server, Workplace
-from igc.messages import Agreement
+from igc.federation import Account, Workplace
 from igc.methods import Loss, Sketch, Worker
-from igc.optim import Schedule
 from igc.projection import Projection, Term
-from igc.projection.philox import child_seed
 from igc.space import ParameterSpace
 
 Scope = Literal["total", "client"]
@@ -88,7 +84,8 @@ class Rehearsal:
         Raises:
             IgcError: the recipe does not fit the model or the clients.
         """
-        server, engine = self._parts(recipe)
+        place = cast(Workplace, _Nowhere(len(self.space.entries)))
+        engine, server = connect(recipe, self.space, sampler_of(recipe, self.clients), place, None)
         spent = 0
         for done in range(most):
             server.run_round(engine)
@@ -97,17 +94,6 @@ class Rehearsal:
                 return Plan(done, spent)
             spent = now
         return Plan(most, spent)
-
-    def _parts(self, recipe: Recipe) -> tuple[Server, InProcess]:
-        f = recipe.federation
-        seeds = {purpose: child_seed(recipe.seed, purpose) for purpose in Purpose}
-        sampler = Sampler(tuple(self.clients), f.clients_per_round, seeds[Purpose.SAMPLING], f.sampling)
-        seed = seeds[Purpose.PROJECTION]
-        method = build_method(recipe, self.space, sampler.rounds_per_epoch, seed, len(self.clients))
-        digests = self.space.fingerprint, method.projection.digest, method.digest
-        agreement = Agreement(*digests, recipe.codec.up, recipe.codec.down)
-        engine = InProcess(method, agreement, cast(Workplace, _Nowhere(len(self.space.entries))), dropout_of(recipe))
-        return Server(method, agreement, sampler, Schedule(1.0, 1), f.weights), engine
 
 
 class _Nowhere:

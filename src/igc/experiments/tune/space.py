@@ -15,15 +15,17 @@ from igc.experiments.recipe import Recipe, override
 _LEAST_POWER: Final = 6  # d = 64
 _MOST_POWER: Final = 20
 _RATES: Final = (0.1, 30.0)  # of the recipe's learning rate: small subspaces take larger steps
-_FEWEST_BITS: Final = 1 + 8  # of a number, up and down together
+_FEWEST_BITS: Final = 1 + 4  # of a number, up and down together
 _PLAIN_BYTES: Final = 2 + 2  # the same in float16
 
 METHODS: Final = ("static", "time-varying", "k-subspace")
 UPLOADS: Final = ("float16", "int8", "lloyd-2", "lloyd-1")
-DOWNLOADS: Final = ("float16", "int8")
+DOWNLOADS: Final = ("float16", "int8", "lloyd-4")
 ROUGH: Final = ("lloyd-2", "lloyd-1")
 CHANGES: Final = (2, 4, 8)
 SUBSPACES: Final = (2, 4)
+SCALES: Final = ("none", "calibrated")
+EXPONENTS: Final = (0.5, 1.0)
 LOCAL_STEPS: Final = (1, 2, 4)
 SCHEDULES: Final = ("constant", "linear", "cosine")
 WARM_UPS: Final = (0.0, 0.1)
@@ -86,6 +88,8 @@ class SearchSpace:
             "method.dim, power of two": min(max(power, self.powers[0]), self.powers[1]),
             "method.subspaces": SUBSPACES[0],
             "subspaces in turn": CHANGES[0],
+            "method.scale": self.base.method.scale if self.base.method.scale in SCALES else "none",
+            "method.scale_exponent": EXPONENTS[-1],
             "codec.up": "float16",
             "codec.down": "float16",
             "optimizer.schedule": self.base.optimizer.schedule,
@@ -107,6 +111,8 @@ class SearchSpace:
         if method.startswith("k-subspace"):
             pick.one("method.subspaces", SUBSPACES)
         changes = None
+        if pick.one("method.scale", SCALES) == "calibrated":
+            pick.one("method.scale_exponent", EXPONENTS)
         varying = method.endswith("time-varying")
         if varying and not pick.has("method.change"):
             pick.settings["method.change"] = "rounds"  # what a plateau costs cannot be foreseen
@@ -190,7 +196,7 @@ class Cheapest:
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """The first; of codecs the last."""
-        return choices[-1 if name.startswith("codec.") else 0]
+        return choices[-1 if name in ("codec.up", "codec.down") else 0]
 
     def suggest_int(self, name: str, low: int, high: int) -> int:  # noqa: ARG002
         """The least."""

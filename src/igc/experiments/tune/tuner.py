@@ -380,9 +380,13 @@ def describe(recipe: Recipe) -> str:
         parts.append(f"K {m.subspaces}")
     if m.name.endswith("time-varying"):
         parts.append(f"fresh every {m.rounds_per_epoch}")
+    if m.scale != "none":
+        parts.append(f"scale {m.scale}")
     parts.append(f"{c.up}{' with error feedback' if c.error_feedback else ''} up, {c.down} down")
     if local is not None:
-        parts.append(f"local rate {local.learning_rate:g}")
+        batch = recipe.federation.batch_size
+        steps = local.epochs * (1 if local.batch_size is None or batch is None else math.ceil(batch / local.batch_size))
+        parts.append(f"{steps} local steps at rate {local.learning_rate:g}")
     restarts = " restarting" if o.restarts != "never" else ""
     return ", ".join([*parts, f"{o.schedule}{restarts} rate {o.learning_rate:g}"])
 
@@ -424,6 +428,8 @@ def _check(base: Recipe, terms: Terms) -> None:
     name = base.method.name
     if "method.name" in terms.pinned and name not in (*METHODS, "k-subspace-time-varying"):
         raise RunError(f"method.name = '{name}': tuning is of subspaces; pin one of {', '.join(METHODS)}, or none")
+    if base.privacy is not None:
+        raise RunError("privacy: every trial would spend some, which no account counts; tune without, on other data")
     if "method.change" in terms.pinned and base.method.change == "plateau":
         raise RunError(
             "method.change = 'plateau': what catching up will cost cannot be foreseen; pin 'rounds', or nothing"

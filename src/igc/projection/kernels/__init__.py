@@ -27,7 +27,8 @@ class Kernel(Protocol):
     """The blocked Hadamard matrix of some d, block n and seed (docs/projections.md), on vectors that lie in pieces.
 
     Pieces are contiguous tensors end to end, rows ``start`` and following, float32, bfloat16 or float16, all on one device.
-    Sums are formed in float32, in an order that does not depend on the number of threads.
+    Sums are formed in float32, in an order that does not depend on the number of threads. The rows of each piece may have a
+    scale, a positive float32: those rows of A are then multiplied by it.
     """
 
     name: str
@@ -35,11 +36,28 @@ class Kernel(Protocol):
     def takes(self, pieces: Sequence[Tensor], n: int) -> bool:
         """Whether this kernel can work on these tensors, in blocks of n."""
 
-    def project_(self, d: int, n: int, seed: int, pieces: Sequence[Tensor], start: int, out: Tensor) -> None:
+    def project_(
+        self,
+        d: int,
+        n: int,
+        seed: int,
+        pieces: Sequence[Tensor],
+        start: int,
+        out: Tensor,
+        scales: Sequence[float] | None = None,
+    ) -> None:
         """``out += A[rows].T @ g``; out (d,) float32."""
 
     def add_expanded_(
-        self, d: int, n: int, seed: int, pieces: Sequence[Tensor], start: int, x: Tensor, alpha: float
+        self,
+        d: int,
+        n: int,
+        seed: int,
+        pieces: Sequence[Tensor],
+        start: int,
+        x: Tensor,
+        alpha: float,
+        scales: Sequence[float] | None = None,
     ) -> None:
         """``y += alpha * A[rows] @ x``; x (d,) float32, contiguous."""
 

@@ -15,8 +15,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-ABI: Final = 3
+ABI: Final = 4
 _BUILDS: Final = ("avx512", "avx2", "portable")
+Scales = Sequence[float] | None
 _DTYPES: Final = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
@@ -26,6 +27,7 @@ class _Piece(ctypes.Structure):
         ("base", ctypes.c_void_p),
         ("size", ctypes.c_int64),
         ("dtype", ctypes.c_int32),
+        ("scale", ctypes.c_float),
     )
 
 
@@ -41,18 +43,36 @@ class Native:
         """Contiguous CPU tensors of the three dtypes."""
         return all(p.device.type == "cpu" and p.dtype in _DTYPES and p.is_contiguous() for p in pieces)
 
-    def project_(self, d: int, n: int, seed: int, pieces: Sequence[Tensor], start: int, out: Tensor) -> None:
+    def project_(
+        self,
+        d: int,
+        n: int,
+        seed: int,
+        pieces: Sequence[Tensor],
+        start: int,
+        out: Tensor,
+        scales: Scales = None,
+    ) -> None:
         """See `Kernel.project_`."""
+        listed = _array(pieces, pieces, scales)
         done = self._library.igc_project(
-            self._build, d, n, seed, _array(pieces), len(pieces), start, out.data_ptr(), torch.get_num_threads()
+            self._build, d, n, seed, listed, len(pieces), start, out.data_ptr(), torch.get_num_threads()
         )
         _check(done)
 
     def add_expanded_(
-        self, d: int, n: int, seed: int, pieces: Sequence[Tensor], start: int, x: Tensor, alpha: float
+        self,
+        d: int,
+        n: int,
+        seed: int,
+        pieces: Sequence[Tensor],
+        start: int,
+        x: Tensor,
+        alpha: float,
+        scales: Scales = None,
     ) -> None:
         """See `Kernel.add_expanded_`."""
-        self.expand_onto_(d, n, seed, pieces, pieces, start, x, alpha)
+        self.expand_onto_(d, n, seed, pieces, pieces, start, x, alpha, scales)
 
     def expand_onto_(
         self,
@@ -64,9 +84,10 @@ class Native:
         start: int,
         x: Tensor,
         alpha: float,
+        scales: Scales = None,
     ) -> None:
         """``y = base + alpha A[rows] x``, bit for bit what a copy and `add_expanded_` give; bases like the pieces."""
-        listed = _array(pieces, bases)
+        listed = _array(pieces, bases, scales)
         done = self._library.igc_add_expanded(
             self._build, d, n, seed, listed, len(pieces), start, x.data_ptr(), alpha, torch.get_num_threads()
         )
@@ -119,10 +140,10 @@ def _installed() -> str | None:
     return None if spec is None else spec.origin
 
 
-def _array(pieces: Sequence[Tensor], bases: Sequence[Tensor] | None = None) -> ctypes.Array[_Piece]:
-    pairs = zip(pieces, bases or pieces, strict=True)
+def _array(pieces: Sequence[Tensor], bases: Sequence[Tensor], scales: Scales) -> ctypes.Array[_Piece]:
+    rows = zip(pieces, bases, scales or [1.0] * len(pieces), strict=True)
     return (_Piece * len(pieces))(
-        *(_Piece(p.data_ptr(), base.data_ptr(), p.numel(), _DTYPES[p.dtype]) for p, base in pairs)
+        *(_Piece(p.data_ptr(), base.data_ptr(), p.numel(), _DTYPES[p.dtype], scale) for p, base, scale in rows)
     )
 
 

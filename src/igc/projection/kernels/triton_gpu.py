@@ -65,9 +65,9 @@ def _transform(x: Any, a: tl.constexpr, b: tl.constexpr) -> Any:
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _project_kernel(
-    g: Any, start: Any, stop: Any, sums: Any, seed: Any, segments: Any, a: tl.constexpr, b: tl.constexpr
+    g: Any, start: Any, stop: Any, scale: Any, sums: Any, seed: Any, segments: Any, a: tl.constexpr, b: tl.constexpr
 ) -> None:
-    """sums[program] = sum of C_b H R_b g_b over the blocks of rows start to stop that are this program's."""
+    """sums[program] = scale * sum of C_b H R_b g_b over the blocks of rows start to stop that are this program's."""
     n: tl.constexpr = a * b
     point = tl.arange(0, a)[:, None] * b + tl.arange(0, b)[None, :]
     total = tl.zeros((a, b), dtype=tl.float32)
@@ -80,7 +80,7 @@ def _project_kernel(
         x = _transform(x, a, b)
         total += _flip(x, seed, _COLUMN_SIGNS, block * n, a, b)
         block += tl.num_programs(0)
-    tl.store(sums + tl.program_id(0).to(tl.int64) * n + point, total)
+    tl.store(sums + tl.program_id(0).to(tl.int64) * n + point, total * scale)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -129,31 +129,48 @@ class TritonKernel:
             for p in pieces
         )
 
-    def project_(self, d: int, n: int, seed: int, pieces: Sequence[Tensor], start: int, out: Tensor) -> None:
+    def project_(
+        self,
+        d: int,
+        n: int,
+        seed: int,
+        pieces: Sequence[Tensor],
+        start: int,
+        out: Tensor,
+        scales: Sequence[float] | None = None,
+    ) -> None:
         """See `Kernel.project_`."""
         segments, a, b = -(-d // n), *_factors(n)
-        for piece in pieces:
+        for piece, factor in zip(pieces, scales or [1.0] * len(pieces), strict=True):
             stop = start + piece.numel()
             if piece.numel():
                 deep = -(-(stop - start) // (n * segments)) + 1
                 programs = segments * max(min(_PROGRAMS // segments, deep), 1)
                 sums = torch.empty(programs, n, dtype=torch.float32, device=piece.device)
-                _project_kernel[(programs,)](piece, start, stop, sums, _signed(seed), segments, a, b)
+                _project_kernel[(programs,)](piece, start, stop, factor, sums, _signed(seed), segments, a, b)
                 _fold_(out, sums.view(-1, segments, n).sum(0), d)
             start = stop
 
     def add_expanded_(
-        self, d: int, n: int, seed: int, pieces: Sequence[Tensor], start: int, x: Tensor, alpha: float
+        self,
+        d: int,
+        n: int,
+        seed: int,
+        pieces: Sequence[Tensor],
+        start: int,
+        x: Tensor,
+        alpha: float,
+        scales: Sequence[float] | None = None,
     ) -> None:
         """See `Kernel.add_expanded_`."""
         segments, a, b = -(-d // n), *_factors(n)
         size, longer = divmod(d, segments)
-        for piece in pieces:
+        for piece, factor in zip(pieces, scales or [1.0] * len(pieces), strict=True):
             stop = start + piece.numel()
             if piece.numel():
                 blocks = -(-stop // n) - start // n
-                scales = alpha * size**-0.5, alpha * (size + 1) ** -0.5
-                _expand_kernel[(blocks,)](piece, start, stop, x, _signed(seed), segments, size, longer, *scales, a, b)
+                widths = alpha * factor * size**-0.5, alpha * factor * (size + 1) ** -0.5
+                _expand_kernel[(blocks,)](piece, start, stop, x, _signed(seed), segments, size, longer, *widths, a, b)
             start = stop
 
 

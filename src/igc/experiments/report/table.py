@@ -45,6 +45,11 @@ def _outcome(summary: Mapping[str, Any]) -> Table:
     if summary.get("factor_vs_model") is not None:
         fewer = f"{format_factor(summary['factor_vs_model'])} fewer than sending the model each time"
         table.add_row("bytes", Text(fewer, style="bold"))
+    if summary.get("epsilon") is not None:
+        spent = (
+            f"epsilon = {summary['epsilon']:.4g} at delta = {summary.get('delta', '-')}, {summary.get('noise')} noise"
+        )
+        table.add_row("privacy", Text(spent, style="bold"))
     table.add_row("subspace", sizes)
     table.add_row("rounds", f"{_count(summary.get('rounds'))} in {took}; {seen}")
     return table

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from igc.experiments.report import summary_table
+from igc.experiments.report.table import summary_table
 
 SUMMARY: dict[str, Any] = {
     "title": "Movie reviews",

@@ -1,0 +1,91 @@
+"""Tensors in groups, each with dimensions of its own: budgets, and small tensors that are sent in full."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Final
+
+from igc.errors import ProjectionError, SpaceError
+from igc.projection import DirectSum, Identity, Projection
+from igc.projection.philox import child_seed
+from igc.space import ParameterSpace
+
+# Seeds of groups are children of the recipe's projection by steps that no epoch ever reaches.
+_FIRST_GROUP: Final = 2**62
+
+
+def grouped(
+    make: Callable[[int, int, int], Projection],
+    space: ParameterSpace,
+    dim: int,
+    seed: int,
+    *,
+    full: Sequence[str] = (),
+    full_below: int = 0,
+    budgets: Mapping[str, int] | None = None,
+) -> Projection:
+    """A projection that gives each group of tensors its dimensions; without groups the plain one.
+
+    Args:
+        make: a projection from D, d and a seed.
+        space: of the model.
+        dim: d of all tensors that are in no group.
+        seed: of their projection; other groups have children of it.
+        full: glob patterns of tensors that are sent in full.
+        full_below: tensors with fewer elements are, too.
+        budgets: glob pattern -> d of all other tensors that fit; the first pattern that fits counts.
+
+    Raises:
+        ProjectionError: a group has fewer elements than dimensions, or none is left for ``dim``.
+        SpaceError: a pattern fits no tensor.
+    """
+    budgets = budgets or {}
+    for key, patterns in (("full", full), ("budgets", budgets)):
+        check_patterns(f"method.{key}", patterns, space)
+    sizes = [entry.size for entry in space.entries]
+    places = [_group(entry.name, entry.size, full, full_below, list(budgets)) for entry in space.entries]
+    rows = {place: sum(s for s, own in zip(sizes, places, strict=True) if own == place) for place in set(places)}
+    if 0 not in rows:
+        raise ProjectionError(
+            "method.full and method.budgets take every tensor, and none is left for method.dim; leave some out of them"
+        )
+    if rows.keys() == {0}:
+        return make(space.D, dim, seed)
+    parts: dict[int, Projection] = {}
+    for place in sorted(rows):
+        if place > len(budgets):
+            parts[place] = Identity(rows[place], rows[place], 0)
+            continue
+        key, d = ("method.dim", dim) if place == 0 else _budget(budgets, place)
+        if d > rows[place]:
+            raise ProjectionError(f"{key} = {d:,} exceeds the {rows[place]:,} parameters of its tensors; lower it")
+        parts[place] = make(rows[place], d, seed if place == 0 else child_seed(seed, _FIRST_GROUP + place))
+    order = list(parts)
+    return DirectSum(tuple(parts.values()), tuple(sizes), tuple(order.index(place) for place in places))
+
+
+def check_patterns(key: str, patterns: Sequence[str] | Mapping[str, object], space: ParameterSpace) -> None:
+    """Whether each pattern fits a tensor.
+
+    Raises:
+        SpaceError: one does not.
+    """
+    names = [entry.name for entry in space.entries]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise SpaceError(
+                f"{key}: no trained parameter matches '{pattern}'; their names look like: {', '.join(names[:4])}"
+            )
+
+
+def _group(name: str, size: int, full: Sequence[str], full_below: int, budgets: Sequence[str]) -> int:
+    """0: the rest; 1, 2, ...: the budgets; one more: in full."""
+    if size < full_below or any(fnmatchcase(name, pattern) for pattern in full):
+        return len(budgets) + 1
+    return next((i for i, pattern in enumerate(budgets, 1) if fnmatchcase(name, pattern)), 0)
+
+
+def _budget(budgets: Mapping[str, int], place: int) -> tuple[str, int]:
+    pattern, d = list(budgets.items())[place - 1]
+    return f"method.budgets: '{pattern}'", d

@@ -1,0 +1,165 @@
+"""Reading runs and comparisons: whole, unfinished, mixed and broken."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean, stdev
+
+import pytest
+
+from igc.experiments import metrics
+from igc.experiments.compare.campaign import Terms
+from igc.experiments.compare.comparison import JSON, compare
+from igc.experiments.compare.entrants import entrants
+from igc.experiments.compare.one import Silent
+from igc.experiments.recipe import load
+from igc.experiments.report.page import write
+from igc.experiments.report.plots import course, frontier
+from igc.experiments.report.read import COMPLETE, read
+from igc.experiments.report.words import headline
+from igc.experiments.run import Run
+from support.command import igc
+from support.in_this_process import InThisProcess
+from support.tiny import write_recipe
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_recipe(tmp_path_factory.mktemp("tiny"), federation={"rounds": 4}, evaluation={"every": 2})
+
+
+@pytest.fixture(scope="module")
+def runs(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("runs")
+    settings = {"a": ["seed=1"], "b": ["seed=2"], "c": ["method.name=fedsgd"], "d": ["method.dim=8"]}
+    for name, overrides in settings.items():
+        Run.create(load(recipe, overrides), root / name).train(Silent())
+    return [root / name for name in settings]
+
+
+@pytest.fixture
+def live(runs: list[Path], tmp_path: Path) -> Path:
+    """A run caught after its third round, in the middle of writing a line."""
+    folder = tmp_path / "live"
+    shutil.copytree(runs[0], folder)
+    (folder / "summary.json").unlink()
+    for log in ("metrics.jsonl", "ledger.jsonl"):
+        lines = (folder / log).read_text().splitlines(keepends=True)
+        (folder / log).write_text("".join(lines[:-1]) + lines[-1][:17])
+    return folder
+
+
+def test_runs_under_several_seeds_are_one_entry_and_others_are_told_apart(runs: list[Path]) -> None:
+    (group,) = read(runs)
+    names = {entry.name: entry for entry in group.entries}
+    assert set(names) == {"static, dim=64", "static, dim=8", "fedsgd"}
+    seeds = names["static, dim=64"]
+    final = [json.loads((run / "summary.json").read_text())["final_metric"] for run in runs[:2]]
+    assert (seeds.metric, seeds.metric_std) == (fmean(final), stdev(final))
+    assert [(point.round, point.std) for point in course(seeds)][-1] == (4, stdev(final))
+    assert seeds.status == COMPLETE
+
+
+def test_a_run_under_way_gives_what_it_has(live: Path, tmp_path: Path) -> None:
+    (group,) = read([live])
+    (entry,) = group.entries
+    assert entry.status == "in progress: round 3 of 4"
+    assert not entry.done
+    evaluated = [record for record in metrics.read(live / "metrics.jsonl") if "metric" in record]
+    assert [point.metric for point in course(entry)] == [record["metric"] for record in evaluated]
+    assert headline(group).startswith("static so far: accuracy")
+    out = tmp_path / "report.html"
+    write([group], out)
+    assert "in progress: round 3 of 4" in out.read_text()
+
+
+def test_a_run_that_has_only_begun_gives_a_page(recipe: Path, tmp_path: Path) -> None:
+    Run.create(load(recipe), tmp_path / "run")
+    assert write(read([tmp_path / "run"]), tmp_path / "report.html") == [tmp_path / "report.html"]
+    assert "round 0 of 4" in (tmp_path / "report.html").read_text()
+
+
+def test_entrants_without_a_line_are_shown_as_far_as_they_are(recipe: Path, tmp_path: Path) -> None:
+    base = load(recipe)
+    terms = Terms(4, None, 1, 1, "test", None)
+    _, unfinished = compare(base, entrants(["static"]), terms, tmp_path, InThisProcess(), 1, lambda *_: None)
+    assert not unfinished
+    Run.create(entrants(["fedsgd"])[0].recipe(base, 0.1, {}), tmp_path / "runs" / "fedsgd" / "rate-0.1")
+    (group,) = read([tmp_path])
+    assert [(e.name, e.done) for e in group.entries] == [("static", True), ("fedsgd", False)]
+    assert group.entries[1].status == "in progress: 0 runs finished, the next at round 0 of 4"
+
+
+def test_the_frontier_is_what_nothing_beats_for_fewer_bytes(runs: list[Path]) -> None:
+    (group,) = read(runs)
+    best = frontier(group.entries, higher_is_better=True)
+    for entry in group.entries:
+        assert entry.metric is not None
+        beaten = any(
+            o.total <= entry.total and o.metric is not None and o.metric >= entry.metric and o is not entry
+            for o in group.entries
+        )
+        assert (entry in best) != beaten
+
+
+def test_mixed_input_from_the_command_line(
+    runs: list[Path], live: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "pages" / "mixed.html"
+    outcome = igc(["report", str(runs[2]), str(live), "--out", str(out)], capsys, monkeypatch)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert str(out) in outcome.out
+    assert out.with_name("mixed-plots").is_dir()
+    html = out.read_text()
+    assert 'data-method="fedsgd"' in html
+    assert 'data-method="static"' in html
+
+
+def _damage(name: str, text: str | None) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        if text is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_text(text)
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (shutil.rmtree, "does not exist"),
+        (_damage("recipe.toml", None), "holds no run and no comparison"),
+        (_damage("recipe.toml", "seed = ["), "cannot read"),
+        (_damage("recipe.toml", "seed = 1"), "has no federation.rounds"),
+        (_damage("metrics.jsonl", "{}\n"), "metrics.jsonl, line 1: no record of a round"),
+        (_damage("metrics.jsonl", '{"round": 0}\n'), "metrics.jsonl, round 0: no number for total_up"),
+        (_damage("metrics.jsonl", None), "metrics.jsonl is missing, though the run is finished"),
+        (_damage("ledger.jsonl", '{"round": 1, "clients": {"a": {}}}\n'), "no bytes up and down of client 'a'"),
+        (_damage("ledger.jsonl", '{"round": 1}\n'), "round 1: names no clients"),
+        (_damage("summary.json", "{"), "summary.json"),
+        (_damage("summary.json", "[]"), "is no summary of a run"),
+        (_damage(JSON, "{}"), "is no list of results"),
+        (_damage(JSON, '[{"method": "static"}]'), "the line of 'static' has no 'runs'"),
+        (_damage(JSON, '[{"method": "static", "runs": ["gone"]}]'), "which holds no recipe.toml"),
+    ],
+)
+def test_what_is_missing_or_broken_is_one_line_and_exit_code_2(
+    damage: Callable[[Path], None],
+    says: str,
+    runs: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(runs[0], folder)
+    damage(folder)
+    outcome = igc(["report", str(folder), "--out", str(tmp_path / "r.html")], capsys, monkeypatch)
+    assert outcome.code == 2
+    assert says in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert not (tmp_path / "r.html").exists()
