@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -18,7 +19,7 @@ from igc.experiments.compare.one import Silent
 from igc.experiments.recipe import load
 from igc.experiments.report.page import write
 from igc.experiments.report.plots import course, frontier
-from igc.experiments.report.read import COMPLETE, read
+from igc.experiments.report.read import COMPLETE, Group, read
 from igc.experiments.report.words import headline
 from igc.experiments.run import Run
 from support.command import igc
@@ -103,6 +104,16 @@ def test_the_frontier_is_what_nothing_beats_for_fewer_bytes(runs: list[Path]) ->
             for o in group.entries
         )
         assert (entry in best) != beaten
+
+
+def test_a_headline_never_holds_uncompressed_training_against_itself(runs: list[Path]) -> None:
+    (group,) = read(runs)
+    (whole,) = (entry for entry in group.entries if entry.name == "fedsgd")
+    assert whole.metric is not None
+    shorter = replace(whole, bytes_up=whole.bytes_up / 2, metric=whole.metric - 1e-6)
+    said = headline(Group("Tiny", (whole, shorter, *(entry for entry in group.entries if entry is not whole))))
+    assert said.startswith("static, dim=")
+    assert "uncompressed training reaches" in said
 
 
 def test_mixed_input_from_the_command_line(

@@ -437,9 +437,9 @@ def _groups(entries: Sequence[Entry]) -> list[Group]:
         members = [entry for entry in entries if entry.key == key]
         higher = next((entry.higher_is_better for entry in members if entry.metric_name), True)
 
-        def rank(entry: Entry, higher: bool = higher) -> tuple[bool, bool, float]:
+        def rank(entry: Entry, higher: bool = higher) -> tuple[bool, bool, float, float]:
             metric = 0.0 if entry.metric is None else -entry.metric if higher else entry.metric
-            return entry.metric is None, not entry.done, metric
+            return entry.metric is None, not entry.done, metric, entry.total
 
         title = min((entry.title for entry in members), key=len)
         groups.append(Group(title, tuple(sorted(members, key=rank))))

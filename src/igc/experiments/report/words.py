@@ -11,6 +11,7 @@ from igc.experiments.report.plots import frontier
 from igc.experiments.report.read import Entry, Group
 
 _CLOSE = 0.05  # of the way from untrained to uncompressed: what a headline calls close
+_ABOUT_ONE = 1.5  # a factor below which nothing was saved worth speaking of
 
 
 def headline(group: Group) -> str:
@@ -28,7 +29,7 @@ def headline(group: Group) -> str:
     whole = _uncompressed(done)
     if whole is None:
         return _no_reference(group, done)
-    cheaper = [entry for entry in done if entry is not whole and entry.total < whole.total]
+    cheaper = [entry for entry in done if not _sends_all(entry) and entry.total < whole.total]
     if not cheaper:
         return _no_reference(group, done)
     near = [entry for entry in cheaper if _close(entry, whole)]
@@ -42,7 +43,7 @@ def headline(group: Group) -> str:
 def _alone(entry: Entry, name: str) -> str:
     was = f"{name} {format_metric(entry.initial)} → " if entry.initial is not None else f"{name} "
     fewer = "" if entry.factor is None else f", {_times(entry.factor)} fewer than sending the model each time"
-    if entry.factor is not None and entry.factor < 1.5:
+    if entry.factor is not None and entry.factor < _ABOUT_ONE:
         fewer = ", sending the model each time"
     return f"{entry.name}: {was}{format_metric(entry.metric)} for {format_bytes(entry.total)}{fewer}"
 
@@ -93,8 +94,11 @@ def _standard_error(group: Group) -> tuple[int, float] | None:
 
 def _uncompressed(done: Sequence[Entry]) -> Entry | None:
     """The entry that sends the model as it is, and gets furthest with it."""
-    whole = [e for e in done if e.method in UNCOMPRESSED and e.factor is not None and e.factor < 1.5]
-    return whole[0] if whole else None
+    return next((entry for entry in done if _sends_all(entry)), None)
+
+
+def _sends_all(entry: Entry) -> bool:
+    return entry.method in UNCOMPRESSED and entry.factor is not None and entry.factor < _ABOUT_ONE
 
 
 def _close(entry: Entry, whole: Entry) -> bool:
