@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+import multiprocessing
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
 from typing_extensions import override
 
 from igc.messages import Kind, Message
@@ -20,10 +18,9 @@ from igc.optim import Sgd
 from igc.projection import Projection, Term
 from igc.projection.theta import displacement
 from support.federation import Federation
+from support.powersgd import SHAPES, D, bowl, train_by_hook
 
-SHAPES = ((8, 6), (6,), (5, 4, 3), (), (7, 9), (2, 2))
-SIZES = [math.prod(shape) for shape in SHAPES]
-D = sum(SIZES)
+RANKS = (1, 2, 3)
 RATE = 0.1
 
 
@@ -43,14 +40,6 @@ class Slope(Worker):
         return Sketch(projection.project(self.gradient(self.at)), 1, 0.5)
 
 
-def bowl(seed: int) -> Callable[[Tensor], Tensor]:
-    """The gradient of a quadratic."""
-    generator = torch.Generator().manual_seed(seed)
-    root = torch.randn(D, D, generator=generator) / D**0.5
-    lowest = torch.randn(D, generator=generator)
-    return lambda theta: root.T @ (root @ (theta - lowest))
-
-
 def step(
     method: PowerSgd, state: State, memories: list[Memory], slopes: Sequence[Callable[[Tensor], Tensor]], number: int
 ) -> tuple[State, list[Memory], Tensor]:
@@ -63,55 +52,29 @@ def step(
     return state, [memory for memory, _ in found], mean[:D]
 
 
-class Bucket:
-    """What DDP hands to a hook: the gradient, flat and cut into tensors that share its memory."""
-
-    def __init__(self, flat: Tensor) -> None:
-        self.flat = flat
-
-    def buffer(self) -> Tensor:
-        return self.flat
-
-    def index(self) -> int:
-        return 0
-
-    def is_last(self) -> bool:
-        return True
-
-    def gradients(self) -> list[Tensor]:
-        # The hook cannot take a tensor without axes.
-        pieces = torch.split(self.flat, SIZES)
-        return [piece.view(shape or (1,)) for piece, shape in zip(pieces, SHAPES, strict=True)]
+@pytest.fixture(scope="module")
+def hooked(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, bool], list[Tensor]]:
+    """What PyTorch's hook makes of each gradient, by rank and error feedback."""
+    path = tmp_path_factory.mktemp("hook") / "steps.pt"
+    process = multiprocessing.get_context("spawn").Process(target=train_by_hook, args=(path, RANKS, 12, RATE))
+    process.start()
+    process.join(120)
+    found: dict[tuple[int, bool], list[Tensor]] = torch.load(path)
+    return found
 
 
-@pytest.fixture
-def alone() -> Iterator[None]:
-    """A process group of one."""
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
-    yield
-    dist.destroy_process_group()
-
-
-@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("error_feedback", [True, False])
-@pytest.mark.parametrize("rank", [1, 2, 3])
-def test_one_client_trains_as_the_hook_of_pytorch(rank: int, error_feedback: bool) -> None:
+@pytest.mark.parametrize("rank", RANKS)
+def test_one_client_trains_as_the_hook_of_pytorch(
+    rank: int, error_feedback: bool, hooked: dict[tuple[int, bool], list[Tensor]]
+) -> None:
     method = PowerSgd(SHAPES, Sgd(), rank, error_feedback, seed=4)
     state, memories = method.init(), [method.client_init()]
-    theirs: Any = PowerSGDState(
-        None, rank, start_powerSGD_iter=2, min_compression_rate=1, use_error_feedback=error_feedback
-    )
-    # Past the uncompressed rounds that it begins with, and at the same first Q.
-    theirs.iter = theirs.start_powerSGD_iter
-    theirs.p_memory_dict[0] = torch.empty(method.sizes["left"])
-    theirs.q_memory_dict[0] = state.right.clone()
     gradient, theta = bowl(7), torch.zeros(D)
-    for number in range(12):
-        flat = gradient(theta).clone()
-        hooked = powerSGD_hook(theirs, Bucket(flat)).wait()
-        theta = theta - RATE * hooked
+    for number, theirs in enumerate(hooked[rank, error_feedback]):
+        theta = theta - RATE * theirs
         state, memories, mean = step(method, state, memories, [gradient], number)
-        torch.testing.assert_close(mean, hooked, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(mean, theirs, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(state.displacement, theta, rtol=1e-3, atol=1e-4)
     assert not torch.allclose(theta, torch.zeros(D), atol=0.1)
 
