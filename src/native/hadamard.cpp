@@ -380,6 +380,9 @@ void expand_block(const Plan& plan, const Pieces& y, int64_t b, const float* x, 
 
 // ---- threads ----
 
+// Blocks, or rows of n points, in groups of about 2^16 points: the counter of tasks is no bottleneck where n is small.
+int64_t rows_of_a_task(int64_t n) { return std::max<int64_t>((1 << 16) / n, 1); }
+
 // Calls work(task) for each task, on this thread and others; which thread takes which never matters to the result.
 template <class MakeWorker>
 void in_parallel(int64_t tasks, int64_t rows, int threads, MakeWorker make_worker) {
@@ -443,8 +446,7 @@ void add_expanded(const Layout& layout, const Piece* pieces, int64_t count, int6
     const Pieces y(pieces, count, start);
     if (y.begin() >= y.end()) return;
     const int64_t n = layout.n, first = y.begin() / n, last = (y.end() + n - 1) / n;
-    // Blocks in groups of about 2^16 rows, so that the counter of tasks is no bottleneck where blocks are small.
-    const int64_t group = std::max<int64_t>((1 << 16) / n, 1), tasks = (last - first + group - 1) / group;
+    const int64_t group = rows_of_a_task(n), tasks = (last - first + group - 1) / group;
     in_parallel(tasks, y.end() - y.begin(), threads, [&] {
         return [&, scratch = std::make_shared<Scratch>(n)](int64_t task) {
             int64_t from = first + task * group, until = std::min(last, from + group);
@@ -454,12 +456,16 @@ void add_expanded(const Layout& layout, const Piece* pieces, int64_t count, int6
 }
 
 void fwht(float* x, int64_t n, int64_t rows, int threads) {
-    in_parallel(rows, rows * n, threads, [&] {
-        return [&](int64_t row) {
-            float* points = x + row * n;
-            if (n < smallest) return plain_transform(points, n);
-            int bits = lower_passes<false>(points, points, n, nullptr);
-            middle_pass_of(bits, points, n, n >> bits);
+    auto transform = [n](float* points) {
+        if (n < smallest) return plain_transform(points, n);
+        int bits = lower_passes<false>(points, points, n, nullptr);
+        middle_pass_of(bits, points, n, n >> bits);
+    };
+    const int64_t group = rows_of_a_task(n), tasks = (rows + group - 1) / group;
+    in_parallel(tasks, rows * n, threads, [&] {
+        return [&](int64_t task) {
+            const int64_t until = std::min(rows, (task + 1) * group);
+            for (int64_t row = task * group; row < until; ++row) transform(x + row * n);
         };
     });
 }

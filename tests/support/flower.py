@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -58,10 +58,10 @@ class Deployment:
         wait_until(lambda: listens(self.port), 60, "the SuperLink does not listen")
         return process
 
-    def supernode(self, config: str, *arguments: str) -> Process:
+    def supernode(self, config: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Process:
         wanted = arguments or ("--insecure",)
         command = ["flower-supernode", *wanted, "--superlink", f"127.0.0.1:{self.port}", "--port", str(free_port())]
-        return self.start("supernode", *command, "--node-config", config)
+        return self.start("supernode", *command, "--node-config", config, environment=environment)
 
     def supernodes(self, count: int = 2) -> list[Process]:
         return [self.supernode(f"partition-id={i} num-partitions={count}") for i in range(count)]
@@ -70,23 +70,24 @@ class Deployment:
         chosen = [part for setting in config for part in ("-c", setting)]
         return self.start("run", "flwr", "run", ".", "loopback", "--stream", *chosen)
 
-    def start(self, name: str, *command: str) -> Process:
+    def start(self, name: str, *command: str, environment: Mapping[str, str] | None = None) -> Process:
         self._logs += 1
         path = self.folder / f"{self._logs:02}-{name}.log"
         scripts = Path(sys.executable).parent
-        environment = {
+        variables = {
             **os.environ,
             "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
             "FLWR_HOME": str(self.home),
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "NO_COLOR": "1",
+            **(environment or {}),
         }
         with path.open("wb") as log:
             process = subprocess.Popen(
                 [str(scripts / command[0]), *command[1:]],
                 cwd=self.project,
-                env=environment,
+                env=variables,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
