@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -47,6 +48,9 @@ class InProcess:
         self._dropout = dropout
         self._non_finite = non_finite
         self._protection = protection
+        if protection.secure is not None:
+            # Memories of the process before can be read once their kind is known here.
+            importlib.import_module("igc.federation.secure.client")
         self._pool: WeakValueDictionary[str, Tensor] = WeakValueDictionary()  # of what some memory still holds
         self.memories: dict[str, Any] = {}
 
