@@ -174,8 +174,10 @@ def test_sigma_without_ddp_is_single_process_adam_on_sigma(results: Results) -> 
     assert all(map(torch.equal, results[0]["sigma"], results[1]["sigma"]))
 
 
-def test_accelerate_passes_the_hook_on(results: Results) -> None:
-    assert all(map(torch.equal, results[0]["accelerate"], results[0]["static"]["path"]))
+@pytest.mark.parametrize("trainer", ["accelerate", "lightning"])
+def test_trainers_that_wrap_ddp_follow_the_plain_path(results: Results, trainer: str) -> None:
+    for ours, plain in zip(results[0][trainer], results[0]["static"]["path"], strict=True):
+        assert torch.equal(ours, plain)
 
 
 def test_settings_that_cannot_work_are_refused() -> None:

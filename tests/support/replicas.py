@@ -13,6 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.data import DataLoader
+from typing_extensions import override
 
 from igc import ParameterSpace, SubspaceOptimizer, ddp, make_projection
 from igc.projection import Projection
@@ -193,6 +195,51 @@ def accelerated(rank: int) -> list[Tensor]:
     return path
 
 
+def with_lightning(rank: int) -> list[Tensor]:
+    import lightning
+    from lightning.pytorch.strategies import DDPStrategy
+
+    path: list[Tensor] = []
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net()
+
+        @override
+        def on_fit_start(self) -> None:
+            wrapped = self.trainer.strategy.model
+            assert isinstance(wrapped, DistributedDataParallel)
+            wrapped.register_comm_hook(ddp.SubspaceState(self.net, projection_for(self.net)), ddp.subspace_hook)
+
+        @override
+        def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+            return loss_of(self.net, batch)
+
+        @override
+        def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
+            path.append(flat(self.net))
+
+        @override
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=RATE)
+
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        devices=WORLD,
+        strategy=DDPStrategy(process_group_backend="gloo"),
+        max_epochs=1,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    # Nothing to collate: each item is this replica's batch already.
+    trainer.fit(Module(), DataLoader([share(batch, rank) for batch in batches()], batch_size=None))  # type: ignore[arg-type]
+    return path
+
+
 FRESH: dict[str, Any] = {"steps_per_subspace": 2}
 FEEDBACK: dict[str, Any] = {"steps_per_subspace": 1, "error_feedback": True}
 TINY = {"bucket_cap_mb": 1e-5}  # megabytes: a bucket for each tensor
@@ -225,6 +272,7 @@ CASES: dict[str, Callable[[int], Any]] = {
     "stranger": stranger,
     "sigma": sigma,
     "accelerate": accelerated,
+    "lightning": with_lightning,
 }
 
 
