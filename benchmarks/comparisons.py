@@ -41,28 +41,55 @@ class Grid:
     parts: tuple[tuple[str, ...], ...]
 
 
+_MOVIES = ("--rounds", "30", "--trials", "3", "--set", "evaluation.every=30", "--set", "evaluation.max_examples=500")
+_PARTS = ("--rounds", "50", "--trials", "3", "--seeds", "3", "--set", "evaluation.every=50")
+_IMAGES = ("--rounds", "60", "--trials", "3", "--set", "evaluation.every=60", "--set", "evaluation.max_examples=2000")
+_PLAYS = ("--trials", "2", "--set", "evaluation.every=30", "--validation", "held-out-lines")
+_SMALL = "static+method.dim=1024+optimizer.learning_rate=1.58e-3"
+_SCALED = "static+method.dim=1024+method.scale=calibrated"
+
 GRIDS = {
     "movie-reviews": Grid(
         "movie-reviews",
-        ("--rounds", "30", "--trials", "3", "--set", "evaluation.every=30", "--set", "evaluation.max_examples=500"),
+        _MOVIES,
         (
             ("--methods", "static,fedsgd,local-top-k,fedavg-lora,static+method.dim=1024,static-1bit+method.dim=1024"),
-            ("--methods", "time-varying,k-subspace,static-1bit,fetchsgd,powersgd,ffa-lora,uni-lora,random-k,eden"),
-            ("--methods", "true-top-k,int4,qsgd,gpart,fedavg,fedprox,decomfl"),
+            ("--methods", "time-varying,k-subspace,static-1bit,fetchsgd"),
+            ("--methods", "static-1bit+codec.down=int8,static-1bit+codec.down=eden-4,powersgd,ffa-lora,uni-lora"),
+            (
+                "--methods",
+                "local-top-k+optimizer.name=adam+optimizer.learning_rate=0.000158,random-k,gpart,true-top-k,int4",
+            ),
+            ("--methods", "static-1bit+method.dim=4096+codec.down=eden-4,fedavg,decomfl,qsgd,fedprox,eden"),
+        ),
+    ),
+    "movie-reviews-parts": Grid(
+        "movie-reviews",
+        (*_PARTS, "--set", "evaluation.max_examples=1000"),
+        (
+            ("--methods", f"{_SMALL},{_SMALL}+codec.up=eden-1+codec.down=eden-4"),
+            ("--methods", f"{_SCALED},{_SCALED}+method.scale_exponent=0.5"),
+            ("--methods", "static-1bit+codec.down=eden-4,fedsgd"),
+            ("--methods", f"{_SMALL}+space.exclude=[*embeddings*],{_SMALL}+method.full=[classifier.*]"),
+            ("--methods", f"{_SMALL}+model.lora_rank=8,{_SMALL}+optimizer.name=yogi"),
+            ("--methods", f"{_SMALL}+codec.up=eden-1,{_SMALL}+method.scale=weights"),
         ),
     ),
     "fashion-mnist": Grid(
         "fashion-mnist",
-        ("--rounds", "40", "--trials", "3", "--set", "evaluation.every=40"),
+        _IMAGES,
         (
-            ("--methods", "static,fedsgd,fedavg,local-top-k,fetchsgd,powersgd,static-1bit,time-varying"),
-            ("--methods", "k-subspace,random-k,eden,true-top-k,int4,qsgd,gpart,fedprox,decomfl"),
+            ("--methods", "static,fedsgd,static-1bit+codec.down=eden-4,fedavg,local-top-k,powersgd,fetchsgd"),
+            ("--methods", "time-varying,k-subspace,random-k,gpart,true-top-k,int4,fedprox,qsgd,eden,decomfl"),
         ),
     ),
     "shakespeare": Grid(
         "shakespeare",
-        ("--rounds", "20", "--trials", "2", "--set", "evaluation.every=20", "--validation", "held-out-lines"),
-        (("--methods", "static,static-1bit,fedsgd,fedavg-lora,uni-lora"),),
+        ("--rounds", "30", *_PLAYS),
+        (
+            ("--methods", "static-1bit+codec.down=eden-4+method.dim=131072,fedsgd,static,fedavg-lora"),
+            ("--methods", "static-1bit,uni-lora"),
+        ),
     ),
 }
 

@@ -1,20 +1,28 @@
 """What Flower adds on the wire: ``python benchmarks/flower_wire.py``; needs the extra ``flower``.
 
 A SuperLink and one SuperNode on loopback, with a proxy between them that counts bytes; messages of several lengths go to
-the node and come back. Prints a line for each length, and what an idle node costs.
+the node and come back. Prints a line for each message with its bytes, and the CPU seconds of the SuperNode with all that it
+started, of the SuperLink and of the ServerApp's processes; first, what an idle node costs.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 LENGTHS = (1_000, 65_620, 1_000_000)
 ROUNDS = 3
@@ -28,7 +36,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from igc.deployment.flower.wire import Answer, Order, pack_answers, pack_order, unpack_order
 
-server, client = ServerApp(), ClientApp()
+server = ServerApp()
+client = ClientApp()
 
 @client.train()
 def train(message, context):
@@ -66,7 +75,11 @@ class Proxy:
     def _accept(self) -> None:
         while True:
             near, _ = self._listener.accept()
-            far = socket.create_connection(("127.0.0.1", self._target))
+            try:
+                far = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:  # the target is not up: say so to who called, and go on
+                near.close()
+                continue
             self.connections += 1
             threading.Thread(target=self._pass_on, args=(near, far, "up"), daemon=True).start()
             threading.Thread(target=self._pass_on, args=(far, near, "down"), daemon=True).start()
@@ -83,47 +96,102 @@ class Proxy:
 
 
 def main() -> None:
-    """Measure, and print JSON."""
+    """Measure, and print JSON lines."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
+        port, nodes_own = _free_port(), _free_port()
         marks = folder / "marks"
         marks.touch()
         _write_app(folder / "app", port, marks)
         proxy = Proxy(port)
         started: list[subprocess.Popen[bytes]] = []
         try:
-            started.append(
-                _start(folder, f"flower-superlink --insecure --port {port} --disable-runtime-dependency-installation")
+            link = _start(
+                folder, f"flower-superlink --insecure --port {port} --disable-runtime-dependency-installation"
             )
-            time.sleep(8)
-            started.append(_start(folder, f"flower-supernode --insecure --superlink 127.0.0.1:{proxy.port} --port 0"))
-            time.sleep(8)
-            up, down = proxy.up, proxy.down
+            started.append(link)
+            _wait_for(port, link)
+            node = _start(folder, f"flower-supernode --insecure --superlink 127.0.0.1:{proxy.port} --port {nodes_own}")
+            started.append(node)
+            _wait_until(lambda: proxy.down > 0, "the SuperNode to reach the SuperLink", node)
+            time.sleep(10)  # past its registration
+            before = _Figures.of(proxy, node, link)
             time.sleep(IDLE_S)
-            print(json.dumps({"idle": IDLE_S, "up": proxy.up - up, "down": proxy.down - down}), flush=True)
-            started.append(_start(folder, "flwr run . here"))
-            seen, before = 0, (proxy.up, proxy.down)
-            while seen < len(LENGTHS) * (ROUNDS + 1):
-                time.sleep(0.1)
-                lines = marks.read_text().splitlines()
-                for line in lines[seen:]:
-                    length, number = map(int, line.split())
-                    now = (proxy.up, proxy.down)
-                    figures = {
-                        "payload": length,
-                        "message": number,
-                        "up": now[0] - before[0],
-                        "down": now[1] - before[1],
-                    }
-                    print(json.dumps(figures), flush=True)
-                    before = now
-                seen = len(lines)
+            print(json.dumps({"idle_s": IDLE_S, **_Figures.of(proxy, node, link).since(before)}), flush=True)
+            if code := _start(folder, "flwr run . here").wait():
+                raise SystemExit(f"flwr run ended with code {code}")
+            for seen in range(len(LENGTHS) * (ROUNDS + 1)):
+                before = _Figures.of(proxy, node, link)
+                _wait_until(lambda seen=seen: len(_lines(marks)) > seen, f"message {seen}", node)  # type: ignore[misc]
+                length, number = map(int, _lines(marks)[seen].split())
+                figures = _Figures.of(proxy, node, link).since(before)
+                print(json.dumps({"payload": length, "message": number, **figures}), flush=True)
         finally:
             for process in reversed(started):
-                os.killpg(process.pid, 15)
-            time.sleep(3)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)
+            for process in started:
+                process.wait(30)
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """Bytes between the node and its SuperLink so far, and CPU seconds of each with all that it started."""
+
+    up: int
+    down: int
+    node_cpu_s: float
+    link_cpu_s: float
+
+    @classmethod
+    def of(cls, proxy: Proxy, node: subprocess.Popen[bytes], link: subprocess.Popen[bytes]) -> _Figures:
+        return cls(proxy.up, proxy.down, _cpu(node.pid), _cpu(link.pid))
+
+    def since(self, before: _Figures) -> dict[str, float]:
+        now, then = dataclasses.asdict(self), dataclasses.asdict(before)
+        return {name: round(now[name] - then[name], 2) for name in now}
+
+
+def _cpu(pid: int) -> float:
+    """User and system seconds of a process, of what it waited for, and of what runs below it."""
+    total = 0.0
+    process = psutil.Process(pid)
+    for one in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = one.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+    return port
+
+
+def _lines(marks: Path) -> list[str]:
+    return [line for line in marks.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    def open_() -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+    _wait_until(open_, f"port {port}", process)
+
+
+def _wait_until(done: Callable[[], bool], what: str, process: subprocess.Popen[bytes], seconds: float = 300.0) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        if process.poll() is not None:
+            raise SystemExit(f"a process ended with code {process.returncode} while waiting for {what}")
+        if time.monotonic() > end:
+            raise SystemExit(f"waited {seconds:.0f} s for {what}")
+        time.sleep(0.1)
 
 
 def _start(folder: Path, command: str) -> subprocess.Popen[bytes]:
