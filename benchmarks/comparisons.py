@@ -47,6 +47,7 @@ _IMAGES = ("--rounds", "60", "--trials", "3", "--set", "evaluation.every=60", "-
 _PLAYS = ("--trials", "2", "--set", "evaluation.every=30", "--validation", "held-out-lines")
 _SMALL = "static+method.dim=1024+optimizer.learning_rate=1.58e-3"
 _SCALED = "static+method.dim=1024+method.scale=calibrated"
+_AT_EQUAL_BYTES = "static-1bit+codec.down=eden-4,static,static-1bit,uni-lora,fedavg-lora,decomfl,random-k,local-top-k"
 
 GRIDS = {
     "movie-reviews": Grid(
@@ -67,12 +68,20 @@ GRIDS = {
         "movie-reviews",
         (*_PARTS, "--set", "evaluation.max_examples=1000"),
         (
+            ("--methods", "static,static-1bit+codec.down=eden-4,fedsgd"),
             ("--methods", f"{_SMALL},{_SMALL}+codec.up=eden-1+codec.down=eden-4"),
             ("--methods", f"{_SCALED},{_SCALED}+method.scale_exponent=0.5"),
-            ("--methods", "static-1bit+codec.down=eden-4,fedsgd"),
-            ("--methods", f"{_SMALL}+space.exclude=[*embeddings*],{_SMALL}+method.full=[classifier.*]"),
+            ("--methods", f'{_SMALL}+space.exclude=["*embeddings*"],{_SMALL}+method.full=["classifier.*"]'),
             ("--methods", f"{_SMALL}+model.lora_rank=8,{_SMALL}+optimizer.name=yogi"),
             ("--methods", f"{_SMALL}+codec.up=eden-1,{_SMALL}+method.scale=weights"),
+        ),
+    ),
+    "movie-reviews-bytes": Grid(
+        "movie-reviews",
+        ("--rounds", "60", "--trials", "3", "--set", "evaluation.every=60", "--set", "evaluation.max_examples=1000"),
+        tuple(
+            ("--budget", str(budget), "--methods", f"{_AT_EQUAL_BYTES},{_SMALL}+codec.up=eden-1+codec.down=eden-4")
+            for budget in (5_000_000, 200_000)
         ),
     ),
     "fashion-mnist": Grid(

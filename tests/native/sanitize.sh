@@ -20,4 +20,4 @@ export LD_PRELOAD=$("${CXX:-g++}" -print-file-name=libasan.so)
 export ASAN_OPTIONS=detect_leaks=0:alloc_dealloc_mismatch=0:detect_odr_violation=0:abort_on_error=0
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 "$python" -c 'from igc.projection.kernels import names; assert names()[0] != "reference", "the sanitized build was not loaded"'
-"$python" -m pytest -q -p no:cacheprovider tests/projection/test_kernels.py "$@"
+"$python" -m pytest -q -p no:cacheprovider tests/projection/test_kernels.py tests/projection/test_scaled.py "$@"

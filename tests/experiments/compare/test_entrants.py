@@ -18,11 +18,17 @@ def test_every_entrant_fits_a_recipe_and_is_set_as_it_says(name: str, recipe: st
     tree = made.to_dict()
     for key, value in {**entrant.settings, entrant.tuned: 0.125}.items():
         section, leaf = key.split(".")
-        assert tree[section].get(leaf) == value
+        default = type(getattr(made, section)).model_fields[leaf].default
+        assert tree[section].get(leaf) == (default if value is None else value)
     assert (made.seed, made.federation.rounds) == (9, 3)
     assert made.optimizer.warmup_rounds <= 3
     assert made.data == base.data
     assert entrant.first_rate(base) > 0
+
+
+def test_another_optimizer_in_place_of_an_entrants_sgd() -> None:
+    [changed] = entrants(["local-top-k+optimizer.name=adam"])
+    assert changed.recipe(load("movie-reviews"), 1e-3, {}).optimizer.name == "adam"
 
 
 def test_there_is_an_entrant_for_every_shipped_method() -> None:

@@ -11,7 +11,7 @@ from igc.experiments.compare.entrant import LOCAL_RATE, Entrant
 from igc.experiments.recipe import parse_override
 
 
-def _sgd(momentum: float = 0.0) -> dict[str, Any]:
+def _sgd(momentum: float | None = None) -> dict[str, Any]:
     return {"optimizer.name": "sgd", "optimizer.momentum": momentum}
 
 
