@@ -42,11 +42,12 @@ class Grid:
 
 
 _MOVIES = ("--rounds", "30", "--trials", "3", "--set", "evaluation.every=30", "--set", "evaluation.max_examples=500")
-_PARTS = ("--rounds", "50", "--trials", "3", "--seeds", "3", "--set", "evaluation.every=50")
+_PARTS = ("--rounds", "30", "--trials", "2", "--seeds", "3", "--set", "evaluation.every=30")
 _IMAGES = ("--rounds", "60", "--trials", "3", "--set", "evaluation.every=60", "--set", "evaluation.max_examples=2000")
 _PLAYS = ("--trials", "2", "--set", "evaluation.every=30", "--validation", "held-out-lines")
+_FAST = "optimizer.learning_rate=5e-4"
 _SMALL = "static+method.dim=1024+optimizer.learning_rate=1.58e-3"
-_SCALED = "static+method.dim=1024+method.scale=calibrated"
+_SCALED = f"{_SMALL}+method.scale=calibrated"
 _AT_EQUAL_BYTES = "static-1bit+codec.down=eden-4,static,static-1bit,uni-lora,fedavg-lora,decomfl,random-k,local-top-k"
 
 GRIDS = {
@@ -68,7 +69,10 @@ GRIDS = {
         "movie-reviews",
         (*_PARTS, "--set", "evaluation.max_examples=1000"),
         (
-            ("--methods", "static,static-1bit+codec.down=eden-4,fedsgd"),
+            (
+                "--methods",
+                f"static+{_FAST},static-1bit+codec.down=eden-4+{_FAST},fedsgd+optimizer.learning_rate=5e-5",
+            ),
             ("--methods", f"{_SMALL},{_SMALL}+codec.up=eden-1+codec.down=eden-4"),
             ("--methods", f"{_SCALED},{_SCALED}+method.scale_exponent=0.5"),
             ("--methods", f'{_SMALL}+space.exclude=["*embeddings*"],{_SMALL}+method.full=["classifier.*"]'),
