@@ -7,7 +7,7 @@ import pytest
 from igc.errors import RecipeError
 from igc.experiments.compare.entrant import RATE
 from igc.experiments.compare.entrants import ENTRANTS, entrants
-from igc.experiments.recipe import load, shipped
+from igc.experiments.recipe import Recipe, load, shipped
 
 
 @pytest.mark.parametrize("name", ENTRANTS)
@@ -15,15 +15,28 @@ from igc.experiments.recipe import load, shipped
 def test_every_entrant_fits_a_recipe_and_is_set_as_it_says(name: str, recipe: str) -> None:
     base, entrant = load(recipe), ENTRANTS[name]
     made = entrant.recipe(base, 0.125, {"federation.rounds": 3, "seed": 9})
-    tree = made.to_dict()
     for key, value in {**entrant.settings, entrant.tuned: 0.125}.items():
         section, leaf = key.split(".")
         default = type(getattr(made, section)).model_fields[leaf].default
-        assert tree[section].get(leaf) == (default if value is None else value)
+        assert getattr(getattr(made, section), leaf) == (default if value is None else value)
     assert (made.seed, made.federation.rounds) == (9, 3)
     assert made.optimizer.warmup_rounds <= 3
     assert made.data == base.data
     assert entrant.first_rate(base) > 0
+
+
+def test_what_a_recipe_adds_to_its_method_is_its_own() -> None:
+    tree = load("movie-reviews").to_dict()
+    tree["codec"] = {"up": "eden-1", "down": "eden-4"}
+    tree["method"] |= {"full": ["classifier.*"], "scale": "weights"}
+    base = Recipe.from_dict(tree)
+    itself = ENTRANTS["recipe"].recipe(base, 0.125, {})
+    assert (itself.codec, itself.method) == (base.codec, base.method)
+    for name in ("static", "time-varying", "gpart"):
+        published = ENTRANTS[name].recipe(base, 0.125, {})
+        assert (published.codec.up, published.codec.down) == ("float32", "float32")
+        assert (published.method.full, published.method.scale) == ((), "none")
+        assert published.method.dim == base.method.dim
 
 
 def test_another_optimizer_in_place_of_an_entrants_sgd() -> None:
@@ -47,7 +60,7 @@ def test_settings_after_a_plus() -> None:
 
 
 def test_a_name_that_is_not_known_or_comes_twice_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"no method 'statc' to compare; did you mean 'static'\?; known: static"):
+    with pytest.raises(RecipeError, match=r"no method 'statc' to compare; did you mean 'static'\?; known: recipe, static"):
         entrants(["statc"])
     with pytest.raises(RecipeError, match="'static' is named twice"):
         entrants(["static", "static"])

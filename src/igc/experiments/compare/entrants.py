@@ -27,6 +27,19 @@ _FEDAVG: Final = {
     "optimizer.warmup_rounds": 0,
 }
 
+# A recipe's codecs, and what it adds to the method, are its own: entrants are as they were published.
+_AS_PUBLISHED: Final = dict.fromkeys(
+    (
+        "codec.up",
+        "codec.down",
+        "codec.error_feedback",
+        "method.scale",
+        "method.full",
+        "method.full_below",
+        "method.budgets",
+    )
+)
+
 _OWN: Final = (
     Entrant(
         "static",
@@ -136,7 +149,13 @@ _LOW_RANK: Final = (
     ),
 )
 
-ENTRANTS: Final[Mapping[str, Entrant]] = {entrant.name: entrant for entrant in (*_OWN, *_DENSE, *_SPARSE, *_LOW_RANK)}
+ENTRANTS: Final[Mapping[str, Entrant]] = {
+    "recipe": Entrant("recipe", "the recipe as it is, with its codecs and all that it adds to its method"),
+    **{
+        entrant.name: replace(entrant, settings={**_AS_PUBLISHED, **entrant.settings})
+        for entrant in (*_OWN, *_DENSE, *_SPARSE, *_LOW_RANK)
+    },
+}
 
 
 def entrants(names: Iterable[str]) -> list[Entrant]:
