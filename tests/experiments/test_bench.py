@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 
 from igc.cli import app
 from igc.experiments.bench import memory
+from igc.experiments.bench import projection as measured
 from igc.experiments.bench.peak import added_peak_bytes, in_fresh_process
 from igc.experiments.bench.rivals import CountSketch, power_sgd, top_k
 from igc.experiments.bench.timing import medians_ms
+from support.command import igc
 
 MEGABYTE = 2**20
 
@@ -34,7 +36,7 @@ def test_projection_prints_one_object_and_draws(tmp_path: Path) -> None:
     assert picture.stat().st_size > 0
     times = {name: value for name, value in figures.items() if name.endswith("_ms")}
     assert set(times) == {
-        *("read_ms", "axpy_ms", "project_ms", "expand_ms", "reference_project_ms", "reference_expand_ms"),
+        *("read_ms", "copy_ms", "axpy_ms", "project_ms", "expand_ms", "reference_project_ms", "reference_expand_ms"),
         *("topk_ms", "count_sketch_ms", "fastfood_ms", "powersgd_ms"),
     }
     assert all(value > 0 for value in times.values())
@@ -43,7 +45,39 @@ def test_projection_prints_one_object_and_draws(tmp_path: Path) -> None:
     assert figures["backend"] and figures["threads"] == torch.get_num_threads()
     assert figures["project_over_read"] == pytest.approx(figures["project_ms"] / figures["read_ms"])
     assert figures["expand_over_axpy"] == pytest.approx(figures["expand_ms"] / figures["axpy_ms"])
+    assert figures["copy_gbs"] == pytest.approx(2 * 4 * 100_003 / figures["copy_ms"] / 1e6)
+    assert figures["project_gbs"] == pytest.approx(4 * 100_003 / figures["project_ms"] / 1e6)
+    assert figures["expand_gbs"] == pytest.approx(2 * 4 * 100_003 / figures["expand_ms"] / 1e6)
+    assert figures["project_of_copy"] == pytest.approx(figures["copy_ms"] / figures["project_ms"] / 2)
+    assert figures["expand_of_copy"] == pytest.approx(figures["copy_ms"] / figures["expand_ms"])
+    assert figures["device"] == "cpu" and figures["dtype"] == "float32"
     assert list(figures["fwht"]) == [str(2**log) for log in range(10, 17)]
+
+
+def test_halves_are_two_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured, "FWHT_LOGS", ())
+    figures = measured.bench(10_007, 300, repeats=1, dtype=torch.bfloat16)
+    assert figures["dtype"] == "bfloat16"
+    assert figures["copy_gbs"] == pytest.approx(2 * 2 * 10_007 / figures["copy_ms"] / 1e6)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_gpu_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    done = igc(["bench", "projection", "--params", "1000", "--dim", "10", "--device", "cuda"], capsys, monkeypatch)
+    assert done.code == 2
+    assert "device 'cuda' is not there (0 CUDA devices found); use --device cpu" in done.err
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_projection_on_a_gpu() -> None:
+    figures = printed(
+        "projection", "--params", "10000019", "--dim", "16384", "--repeats", "2", "--all", "--device", "cuda"
+    )
+    assert figures["device"] == "cuda" and figures["backend"] == "triton"
+    assert figures["gpu"] == torch.cuda.get_device_name()
+    assert all(value > 0 for name, value in figures.items() if name.endswith(("_ms", "_gbs", "_of_copy")))
+    assert figures["peak_extra_bytes"] > 0
 
 
 def test_streaming_peaks_below_keeping_every_gradient() -> None:
@@ -70,6 +104,11 @@ def test_tasks_take_turns_and_the_first_turn_does_not_count() -> None:
     medians = medians_ms({"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}, repeats=2)
     assert turns == ["a", "b"] * 3
     assert set(medians) == {"a", "b"}
+
+
+def test_a_median_is_of_what_the_clock_says() -> None:
+    said = iter([9.0, 3.0, 1.0, 2.0])
+    assert medians_ms({"a": lambda: None}, 3, clock=lambda task: next(said)) == {"a": 2.0}
 
 
 def test_the_count_sketch_is_linear_and_finds_a_lone_coordinate() -> None:

@@ -41,6 +41,17 @@ def test_the_transform_is_the_hadamard_matrix(log_n: int, precision: str) -> Non
     torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-4)
 
 
+def test_a_precision_set_by_the_newer_switches_does_not_lower_the_transform(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Once torch.backends.cuda.matmul.fp32_precision was set, PyTorch answers the older question with an error.
+    def refuse() -> str:
+        raise RuntimeError("mix of the legacy and new APIs")
+
+    x = vector(3 * 256, 0).view(3, 256)
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", refuse)
+    expected = x.double() @ torch.from_numpy(hadamard(256, dtype=float))
+    torch.testing.assert_close(reference.fwht(x).double(), expected, rtol=1e-5, atol=1e-4)
+
+
 def test_columns_are_orthogonal_for_every_d_up_to_the_block_where_blocks_are_full() -> None:
     for d in range(1, 17):
         A = to_dense(BlockedHadamard(D=64, d=d, seed=d, block=16)).double()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,22 @@ app = typer.Typer(name="bench", help="Measure this machine: projection, engine, 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
+class Device(StrEnum):
+    """Where to measure."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+    AUTO = "auto"
+
+
+class Dtype(StrEnum):
+    """Of gradients and parameters."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
 @app.command()
 def projection(
     params: Annotated[int, typer.Option(min=1, help="D, parameters; GPT-2 small's by default.")] = 124_439_808,
@@ -24,13 +41,19 @@ def projection(
     every_rival: Annotated[
         bool, typer.Option("--all", help="Also padded Fastfood: 20 s and 4 GB at D = 124M.")
     ] = False,
+    device: Annotated[Device, typer.Option(help="auto: a GPU if there is one.")] = Device.CPU,
+    dtype: Annotated[Dtype, typer.Option(help="Of the gradient and the parameters.")] = Dtype.FLOAT32,
     plot: Annotated[Path | None, typer.Option(help="Draw the figures to this file (.svg, .png, .pdf).")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Project and add-expanded, beside reading the gradient, x += y, the PyTorch reference and rivals."""
+    """Project and add-expanded, beside reading the gradient, a copy, x += y, the PyTorch reference and rivals."""
+    import torch
+
+    from igc.experiments.assemble import choose_device
     from igc.experiments.bench import projection as measured
 
-    figures = measured.bench(params, dim, block, repeats, every_rival)
+    where = choose_device(device.value)
+    figures = measured.bench(params, dim, block, repeats, every_rival, where, getattr(torch, dtype.value))
     if plot is not None:
         from igc.experiments.bench.plot import draw
 

@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from igc.errors import RunError
 
 _STATUS = Path("/proc/self/status")
@@ -24,6 +26,14 @@ def added_peak_bytes(call: Callable[[], Any]) -> int:
     before = _peak_bytes()
     call()
     return max(_peak_bytes() - before, 0)
+
+
+def added_gpu_peak_bytes(call: Callable[[], Any]) -> int:
+    """Bytes that PyTorch's allocator hands out on the current CUDA device during a call, at most, beyond what it had."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    return torch.cuda.max_memory_allocated() - before
 
 
 def in_fresh_process(module: str, **arguments: Any) -> Any:

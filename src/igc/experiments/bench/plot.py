@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 _BARS: Final = {
     "read_ms": "read once (sum)",
+    "copy_ms": "copy",
     "axpy_ms": "x += y",
     "project_ms": "project",
     "expand_ms": "add expanded",
@@ -33,7 +34,8 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     axes.set_xscale("log")
     axes.invert_yaxis()
     axes.set_xlabel("milliseconds")
-    axes.set_title(f"D = {figures['params']:,}, d = {figures['dim']:,}, {figures['threads']} threads", loc="left")
+    where = figures.get("gpu", f"{figures['threads']} threads")
+    axes.set_title(f"D = {figures['params']:,}, d = {figures['dim']:,}, {figures['dtype']}, {where}", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

@@ -1,4 +1,7 @@
-"""`igc bench projection`: project and add-expanded beside their floors, the PyTorch reference and the rivals."""
+"""`igc bench projection`: project and add-expanded beside their floors, the PyTorch reference and the rivals.
+
+On the CPU or on a GPU. Where there is a GPU, everything lies there and is timed by its events.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from igc.experiments.bench.peak import added_peak_bytes, in_fresh_process
+from igc.experiments.bench.peak import added_gpu_peak_bytes, added_peak_bytes, in_fresh_process
 from igc.experiments.bench.rivals import CountSketch, power_sgd, square_side, top_k
-from igc.experiments.bench.timing import medians_ms
+from igc.experiments.bench.timing import clock_of, medians_ms
 from igc.projection import BlockedHadamard, Fastfood, kernels
 from igc.projection.base import next_power_of_two
 from igc.projection.kernels import reference
@@ -26,8 +29,19 @@ _FWHT_POINTS: Final = {"": 2**16, "large_": 2**25}
 _SLOW_REPEATS: Final = 3
 
 
-def bench(D: int, d: int, block: int = 0, repeats: int = 15, every_rival: bool = False) -> dict[str, Any]:
-    """All figures as one JSON-ready object; times are medians in milliseconds, float32.
+def bench(
+    D: int,
+    d: int,
+    block: int = 0,
+    repeats: int = 15,
+    every_rival: bool = False,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Any]:
+    """All figures as one JSON-ready object; times are medians in milliseconds.
+
+    ``*_gbs`` are the gigabytes (10^9) a second that a task must move at the least: a copy and add-expanded read and write D
+    numbers, project reads them. ``*_of_copy`` is their share of the copy's.
 
     Args:
         D: parameters.
@@ -35,39 +49,52 @@ def bench(D: int, d: int, block: int = 0, repeats: int = 15, every_rival: bool =
         block: n; 0: the projection's default.
         repeats: of what is fast; what takes longer is repeated 3 times at most.
         every_rival: also Fastfood over the next power of two, which takes 20 s and 4 GB for GPT-2 small.
+        device: where gradient, parameters and sigma lie; `igc.experiments.assemble.choose_device` says what is there.
+        dtype: of gradient and parameters; the rivals are given float32 all the same.
 
     Raises:
         ProjectionError: sizes do not fit.
     """
+    device, dtype_name = torch.device(device), str(dtype).removeprefix("torch.")
+    clock = clock_of(device)
     projection = BlockedHadamard(D=D, d=d, seed=0, block=block)
     generator = torch.Generator().manual_seed(0)
-    g, y, x = (torch.randn(size, generator=generator) for size in (D, D, d))
+    g, y = (torch.randn(D, generator=generator).to(device, dtype) for _ in range(2))
+    x = torch.randn(d, generator=generator).to(device)
     kernel = kernels.kernel_for([g], projection.block)
     fast: dict[str, Task] = {
         "read_ms": g.sum,
+        "copy_ms": lambda: y.copy_(g),
         "axpy_ms": lambda: y.add_(g, alpha=1e-9),
         "project_ms": lambda: projection.project(g),
         "expand_ms": lambda: projection.add_expanded_(y, x, alpha=1e-9),
     }
-    times = medians_ms(fast, repeats) | medians_ms(_slow(projection, g, y, x), min(repeats, _SLOW_REPEATS))
-    times |= medians_ms({"count_sketch_ms": partial(CountSketch().sketch, g)}, 1)
-    if every_rival:
-        fastfood = Fastfood(D=D, d=d, seed=0, block=next_power_of_two(D))
-        times |= medians_ms({"fastfood_ms": lambda: fastfood.project(g)}, 1)
+    few = min(repeats, _SLOW_REPEATS)
+    times = medians_ms(fast, repeats, clock) | medians_ms(_references(projection, g, y, x), few, clock)
+    times |= _rivals(g.float(), d, repeats, every_rival)
+    on_gpu = device.type == "cuda"
     return {
         "params": D,
         "dim": d,
         "block": projection.block,
         "backend": kernel.name if kernel else "reference",
+        "device": device.type,
+        **({"gpu": torch.cuda.get_device_name()} if on_gpu else {}),
+        "dtype": dtype_name,
         "threads": torch.get_num_threads(),
         "repeats": repeats,
         **times,
+        **_bandwidths(times, D * g.element_size()),
         "project_over_read": times["project_ms"] / times["read_ms"],
         "expand_over_axpy": times["expand_ms"] / times["axpy_ms"],
         "project_speedup_over_reference": times["reference_project_ms"] / times["project_ms"],
         "expand_speedup_over_reference": times["reference_expand_ms"] / times["expand_ms"],
-        "peak_extra_bytes": in_fresh_process(__name__, D=D, d=d, block=projection.block),
-        "fwht": fwht_times(repeats),
+        "peak_extra_bytes": (
+            added_gpu_peak_bytes(lambda: projection.add_expanded_(y, projection.project(g)))
+            if on_gpu
+            else in_fresh_process(__name__, D=D, d=d, block=projection.block, dtype=dtype_name)
+        ),
+        **({} if on_gpu else {"fwht": fwht_times(repeats)}),  # the GPU kernel has no transform by itself
     }
 
 
@@ -84,9 +111,7 @@ def fwht_times(repeats: int) -> dict[str, dict[str, float]]:
     return times
 
 
-def _slow(projection: BlockedHadamard, g: Tensor, y: Tensor, x: Tensor) -> dict[str, Task]:
-    q = torch.randn(square_side(projection.D))
-
+def _references(projection: BlockedHadamard, g: Tensor, y: Tensor, x: Tensor) -> dict[str, Task]:
     def by_reference(task: Task) -> Any:
         with kernels.using("reference"):
             return task()
@@ -94,17 +119,38 @@ def _slow(projection: BlockedHadamard, g: Tensor, y: Tensor, x: Tensor) -> dict[
     return {
         "reference_project_ms": lambda: by_reference(lambda: projection.project(g)),
         "reference_expand_ms": lambda: by_reference(lambda: projection.add_expanded_(y, x, alpha=1e-9)),
-        "topk_ms": lambda: top_k(g),
-        "powersgd_ms": lambda: power_sgd(g, q),
     }
 
 
-def _peak(D: int, d: int, block: int) -> int:
+def _rivals(g: Tensor, d: int, repeats: int, every: bool) -> dict[str, float]:
+    clock = clock_of(g.device)
+    q = torch.randn(square_side(g.numel()), generator=torch.Generator().manual_seed(1)).to(g.device)
+    slow: dict[str, Task] = {"topk_ms": lambda: top_k(g), "powersgd_ms": lambda: power_sgd(g, q)}
+    times = medians_ms(slow, min(repeats, _SLOW_REPEATS), clock)
+    times |= medians_ms({"count_sketch_ms": partial(CountSketch().sketch, g)}, 1, clock)
+    if every:
+        fastfood = Fastfood(D=g.numel(), d=d, seed=0, block=next_power_of_two(g.numel()))
+        times |= medians_ms({"fastfood_ms": lambda: fastfood.project(g)}, 1, clock)
+    return times
+
+
+def _bandwidths(times: dict[str, float], size: int) -> dict[str, float]:
+    """Of tasks on vectors of ``size`` bytes."""
+    gbs = {
+        "copy_gbs": 2 * size / times["copy_ms"] / 1e6,
+        "project_gbs": size / times["project_ms"] / 1e6,
+        "expand_gbs": 2 * size / times["expand_ms"] / 1e6,
+    }
+    shares = {f"{name}_of_copy": gbs[f"{name}_gbs"] / gbs["copy_gbs"] for name in ("project", "expand")}
+    return {**gbs, **shares}
+
+
+def _peak(D: int, d: int, block: int, dtype: str) -> int:
     """Bytes that project and add-expanded add to a process that holds gradient, parameters and sigma."""
     small = BlockedHadamard(D=1000, d=10, seed=0)  # loads what is loaded once
     small.add_expanded_(torch.ones(1000), small.project(torch.ones(1000)))
     projection = BlockedHadamard(D=D, d=d, seed=0, block=block)
-    g, y = torch.ones(D), torch.ones(D)  # ones, not zeros: every page is touched
+    g, y = (torch.ones(D, dtype=getattr(torch, dtype)) for _ in range(2))  # ones, not zeros: every page is touched
     return added_peak_bytes(lambda: projection.add_expanded_(y, projection.project(g)))
 
 

@@ -29,10 +29,10 @@ class CountSketch:
 
     def sketch(self, g: Tensor) -> Tensor:
         """The table (rows, columns) of a vector (D,)."""
-        table = torch.zeros(len(self._hashes), self._columns)
+        table = torch.zeros(len(self._hashes), self._columns, device=g.device)
         for start in range(0, g.numel(), _CHUNK):
             piece = g[start : start + _CHUNK]
-            index = torch.arange(start, start + piece.numel())
+            index = torch.arange(start, start + piece.numel(), device=g.device)
             for row, (h1, h2, h3, h4, h5, h6) in zip(table, self._hashes, strict=True):
                 column = (index * h1 + h2) % _PRIME % self._columns
                 sign = (((index * h3 + h4) % _PRIME * index + h5) % _PRIME * index + h6) % _PRIME % 2

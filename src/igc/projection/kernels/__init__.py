@@ -61,6 +61,20 @@ class Kernel(Protocol):
     ) -> None:
         """``y += alpha * A[rows] @ x``; x (d,) float32, contiguous."""
 
+    def expand_onto_(
+        self,
+        d: int,
+        n: int,
+        seed: int,
+        pieces: Sequence[Tensor],
+        bases: Sequence[Tensor],
+        start: int,
+        x: Tensor,
+        alpha: float,
+        scales: Sequence[float] | None = None,
+    ) -> None:
+        """``y = base + alpha A[rows] x``, bit for bit what a copy and `add_expanded_` give; bases like the pieces."""
+
 
 _REFERENCE: Final = "reference"
 _TRITON: Final = "triton"

@@ -86,7 +86,7 @@ class Native:
         alpha: float,
         scales: Scales = None,
     ) -> None:
-        """``y = base + alpha A[rows] x``, bit for bit what a copy and `add_expanded_` give; bases like the pieces."""
+        """See `Kernel.expand_onto_`."""
         listed = _array(pieces, bases, scales)
         done = self._library.igc_add_expanded(
             self._build, d, n, seed, listed, len(pieces), start, x.data_ptr(), alpha, torch.get_num_threads()

@@ -25,7 +25,7 @@ def fwht(x: Tensor) -> Tensor:
     n = x.shape[-1]
     # H of n = a b is the Kronecker product of H_a and H_b, and BLAS is the fastest thing that PyTorch has. A caller who
     # lowered the precision of matrix products must not lower ours: sums of butterflies do not heed that setting.
-    if torch.get_float32_matmul_precision() != "highest":
+    if not _products_are_exact():
         return _butterflies(x)
     done = 1
     while done < n:
@@ -37,6 +37,13 @@ def fwht(x: Tensor) -> Tensor:
             x = (hadamard @ x.reshape(-1, factor, done)).reshape(x.shape)
         done *= factor
     return x
+
+
+def _products_are_exact() -> bool:
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # a precision was set by PyTorch's newer switches, which this one refuses to sum up
+        return False
 
 
 def _butterflies(x: Tensor) -> Tensor:
