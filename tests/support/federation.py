@@ -14,6 +14,7 @@ from igc.federation import BatchSettings, Dropout, InProcess, Reply, Request, Ro
 from igc.federation.protection import UNPROTECTED, Protection
 from igc.messages import Agreement
 from igc.methods import (
+    BurnIn,
     Calibrated,
     ErrorFeedback,
     FetchSgd,
@@ -33,6 +34,7 @@ from igc.methods import (
 )
 from igc.optim import ServerOptimizer, Sgd
 from igc.projection import BlockedHadamard, Coordinates, CountSketch, DirectSum, Identity, Projection
+from igc.projection.philox import child_seed
 from igc.space import ParameterSpace
 from support.toy import ToyTask, toy_clients
 
@@ -47,6 +49,15 @@ def in_groups(p: Projection) -> Projection:
     full = sum(size for size, shape in zip(TOY_SIZES, TOY_SHAPES, strict=True) if len(shape) == 1)
     parts = BlockedHadamard(D=sum(TOY_SIZES) - full, d=p.d, seed=p.seed), Identity(full, full, 0)
     return DirectSum(parts, TOY_SIZES, tuple(int(len(shape) == 1) for shape in TOY_SHAPES))
+
+
+def burn_in(inner: Method[Any, Any], rounds: int = 3, learned: int = 3) -> BurnIn:
+    """Around a method: a subspace twice as wide, and fewer rounds than contract suites run."""
+    p = inner.projection
+    wide, rest = (
+        BlockedHadamard(D=p.D, d=d, seed=child_seed(p.seed, i)) for i, d in ((1, 2 * p.d), (2, p.d - learned))
+    )
+    return BurnIn(inner, wide, rest, rounds)
 
 
 # Every registered way to train, for contract suites; a new method is tested by being named here.
@@ -85,6 +96,9 @@ METHODS: dict[str, Maker] = {
     "calibrated-local": lambda p, o: Calibrated(
         LocalSteps(ErrorFeedback(Static(p, o), "int4"), 0.05, epochs=2), TOY_SIZES
     ),
+    "burn-in": lambda p, o: burn_in(Static(p, o)),
+    "burn-in-error-feedback": lambda p, o: burn_in(ErrorFeedback(Static(p, o), "lloyd-1")),
+    "burn-in-scaffold": lambda p, o: burn_in(Scaffold(Static(p, o), 0.05, clients=7, epochs=2, batch_size=2)),
 }
 
 # Those that the fused engine may compute as one batch.

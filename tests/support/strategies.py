@@ -8,7 +8,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from igc.projection import FAMILIES, DirectSum, Identity, Projection, Scaled, make_projection
+from igc.projection import FAMILIES, Columns, DirectSum, Identity, Projection, Scaled, make_projection
+from igc.projection.philox import child_seed
 
 COMPRESSING = sorted(FAMILIES.keys() - {"identity"})
 
@@ -29,6 +30,9 @@ def make(family: str, D: int, d: int, seed: int) -> Projection:
         cut = more // 3
         sizes, groups = [cut, full, 0, less, more - cut], [0, 2, 1, 1, 0]
         return DirectSum((*parts, Identity(full, full, seed)), tuple(sizes), tuple(groups))
+    if family == "columns":
+        first = make("blocked-hadamard", D, d - d // 2, seed)
+        return Columns((first, make("partition", D, d // 2, child_seed(seed, 1))) if d > 1 else (first,))
     return make_projection(family, D=D, d=d, seed=seed)
 
 
@@ -45,10 +49,23 @@ def _direct_sums(draw: st.DrawFn, max_rows: int, max_dim: int) -> Projection:
 
 
 @st.composite
+def _columns(draw: st.DrawFn, max_rows: int, max_dim: int) -> Projection:
+    parts = [draw(projections("blocked-hadamard", max_rows, max(max_dim // 3, 1)))]
+    D = parts[0].D
+    for family in draw(st.lists(st.sampled_from(["blocked-hadamard", "partition", "scaled"]), max_size=2)):
+        room = min(D - sum(part.d for part in parts), max(max_dim // 3, 1))
+        if room > 0:
+            parts.append(make(family, D, draw(st.integers(1, room)), draw(st.integers(0, 2**64 - 1))))
+    return Columns(tuple(parts))
+
+
+@st.composite
 def projections(draw: st.DrawFn, family: str, max_rows: int = 3000, max_dim: int = 200) -> Projection:
     """Any D, any 1 <= d <= D, any seed; Hadamard blocks of any size that the family takes."""
     if family == "direct-sum":
         return draw(_direct_sums(max_rows, max_dim))
+    if family == "columns":
+        return draw(_columns(max_rows, max_dim))
     if family == "scaled":
         inner = draw(
             projections(draw(st.sampled_from(["blocked-hadamard", "partition", "direct-sum"])), max_rows, max_dim)

@@ -141,6 +141,11 @@ def direct_sum(parts: list[Matrix], sizes: list[int], groups: list[int]) -> Matr
     return A
 
 
+def columns(parts: list[Matrix]) -> Matrix:
+    d = sum(len(part[0]) for part in parts)
+    return [[x * math.sqrt(len(row) / d) for row in rows for x in row] for rows in zip(*parts, strict=True)]
+
+
 def identity(D: int) -> Matrix:
     return [[float(i == j) for j in range(D)] for i in range(D)]
 
@@ -167,6 +172,7 @@ CASES.append(
         "groups": [0, 1, 2, 0, 2],
     }
 )
+CASES.append({"family": "columns", "parts": [CASES[0], {"family": "partition", "D": 21, "d": 4, "seed": SEED}]})
 BUILDERS: dict[str, Callable[[dict[str, Any]], Matrix]] = {
     "blocked-hadamard": lambda c: blocked_hadamard(c["D"], c["d"], c["seed"], c["block"]),
     "fastfood": lambda c: fastfood(c["D"], c["d"], c["seed"], c["block"]),
@@ -176,6 +182,7 @@ BUILDERS: dict[str, Callable[[dict[str, Any]], Matrix]] = {
     "dense-gaussian": lambda c: dense_gaussian(c["D"], c["d"], c["seed"]),
     "identity": lambda c: identity(c["D"]),
     "scaled": lambda c: scaled(matrix(c["inner"]), c["sizes"], c["weights"]),
+    "columns": lambda c: columns([matrix(part) for part in c["parts"]]),
     "direct-sum": lambda c: direct_sum([matrix(part) for part in c["parts"]], c["sizes"], c["groups"]),
 }
 

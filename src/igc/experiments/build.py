@@ -14,6 +14,7 @@ from igc.experiments.recipe import Recipe
 from igc.experiments.scale import scaled_by_table, scaled_by_weights
 from igc.experiments.settings import LocalSettings, MethodSettings, OptimizerSettings
 from igc.methods import (
+    BurnIn,
     Calibrated,
     ErrorFeedback,
     FetchSgd,
@@ -34,6 +35,7 @@ from igc.methods import (
 from igc.optim import Adagrad, Adam, ServerOptimizer, Sgd, Yogi
 from igc.projection import Coordinates, CountSketch, Projection, make_projection
 from igc.projection.base import next_power_of_two
+from igc.projection.philox import child_seed
 from igc.space import ParameterSpace
 
 _FAST_BLOCK: Final = 1024
@@ -71,7 +73,28 @@ def build_method(
     if recipe.method.scale == "calibrated":
         sizes = tuple(entry.size for entry in space.entries)
         method = Calibrated(method, sizes, recipe.method.scale_exponent, recipe.method.scale_floor)
+    if recipe.method.burn_in is not None:
+        method = _burn_in(recipe.method, method, space, seed, theta)
     return method
+
+
+def _burn_in(
+    settings: MethodSettings,
+    method: Method[Any, Any],
+    space: ParameterSpace,
+    seed: int,
+    theta: Sequence[Tensor] | None,
+) -> BurnIn:
+    assert settings.burn_in is not None
+    if settings.wide_dim > space.D:
+        raise ProjectionError(
+            f"method.burn_in_dim = {settings.wide_dim:,} exceeds the model's {space.D:,} trainable parameters; lower it"
+        )
+    wide, rest = (
+        _scaled(settings, _projection(settings, space.D, d, child_seed(seed, step)), space, theta)
+        for step, d in ((1, settings.wide_dim), (2, settings.dim - settings.directions))
+    )
+    return BurnIn(method, wide, rest, settings.burn_in)
 
 
 def _local(local: LocalSettings, method: Method[Any, Any], clients: int) -> Method[Any, Any]:

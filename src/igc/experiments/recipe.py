@@ -142,6 +142,19 @@ class Recipe(Section):
             )
         return federation
 
+    @field_validator("federation")
+    @classmethod
+    def _burn_in_ends(cls, federation: FederationSettings, info: ValidationInfo) -> FederationSettings:
+        method = info.data.get("method")
+        if method is not None and (method.burn_in or 0) >= federation.rounds:
+            raise PydanticCustomError(
+                "fault",
+                "{place}: {count} rounds leave none of the {rounds} of federation.rounds for what is learned in them; lower"
+                " it, or remove it",
+                {"place": "method.burn_in", "count": method.burn_in, "rounds": federation.rounds},
+            )
+        return federation
+
     @model_validator(mode="after")
     def _protections_fit(self) -> Self:
         if found := misfits(self):
@@ -311,7 +324,8 @@ def override(tree: dict[str, Any], overrides: Sequence[tuple[list[str], Any]]) -
             continue
         for key, conditions in section.applies.items():
             changed = any((name, other) in given for other in conditions)
-            if changed and (name, key) not in given and section.obstacle(key, values):
+            defaults = {other: section.model_fields[other].default for other in conditions}
+            if changed and (name, key) not in given and section.obstacle(key, {**defaults, **values}):
                 values.pop(key, None)
 
 

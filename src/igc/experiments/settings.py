@@ -7,7 +7,7 @@ static method, so a recipe that sets it is mistaken about what it runs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -45,6 +45,8 @@ CodecName = Literal[
 ]  # fmt: skip
 
 _LOSSY = tuple(name for name in get_args(CodecName) if name != "float32")
+
+_LEARNED: Final = 16  # directions of gradients, unless a recipe says otherwise
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -118,6 +120,10 @@ class MethodSettings(Section):
         full_below: so are tensors with fewer elements than this.
         budgets: glob pattern of tensors' names -> dimensions of all that fit, in place of a share of ``dim``; the first
             pattern that fits counts.
+        burn_in: of static: rounds in a wide subspace, after which the subspace is made of learned directions of that one
+            and of random ones; None: no burn-in.
+        burn_in_dim: dimensions of the wide subspace; None: four times ``dim``.
+        learned: learned directions, of ``dim``; None: 16, or as many as the burn-in has rounds, if they are fewer.
         subspaces: K, of the k-subspace methods.
         change: of the time-varying methods: fresh matrices after a number of ``rounds``, or on a ``plateau`` of the loss.
         rounds_per_epoch: rounds that one matrix serves; None: one pass over the clients. With plateau the most that it
@@ -148,6 +154,9 @@ class MethodSettings(Section):
         "full": {"name": _ONE_SUBSPACE},
         "full_below": {"name": _ONE_SUBSPACE},
         "budgets": {"name": _ONE_SUBSPACE},
+        "burn_in": {"name": ("static",)},
+        "burn_in_dim": {"name": ("static",)},
+        "learned": {"name": ("static",)},
         "subspaces": {"name": K_SUBSPACE},
         "change": {"name": _TIME_VARYING},
         "rounds_per_epoch": {"name": _TIME_VARYING},
@@ -176,6 +185,9 @@ class MethodSettings(Section):
     full: Names = ()
     full_below: PositiveInt | None = None
     budgets: Annotated[dict[str, PositiveInt] | None, Field(min_length=1)] = None
+    burn_in: PositiveInt | None = None
+    burn_in_dim: PositiveInt | None = None
+    learned: Annotated[PositiveInt | None, Field(validate_default=True)] = None
     subspaces: PositiveInt = 4
     change: Literal["rounds", "plateau"] = "rounds"
     rounds_per_epoch: PositiveInt | None = None
@@ -198,6 +210,50 @@ class MethodSettings(Section):
         if table is None and info.data.get("scale") == "table":
             raise ValueError("missing, and scale = 'table' needs it; set a pattern of names and a weight, or more")
         return table
+
+    @field_validator("burn_in")
+    @classmethod
+    def _one_matrix_before(cls, burn_in: int | None, info: ValidationInfo) -> int | None:
+        others = {"scale": ("calibrated",), "full": (), "full_below": (), "budgets": ()}
+        for key, values in others.items():
+            value = info.data.get(key)
+            if burn_in is not None and (value in values if values else value):
+                shown = f" = {value!r}" if values else ""
+                raise ValueError(f"does not go with {key}{shown}; remove one of the two")
+        return burn_in
+
+    @field_validator("burn_in_dim", "learned")
+    @classmethod
+    def _of_a_burn_in(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and "burn_in" in info.data and info.data["burn_in"] is None:
+            raise ValueError("means nothing without burn_in; remove it, or set burn_in to a number of rounds")
+        return value
+
+    @field_validator("learned")
+    @classmethod
+    def _directions_there_are(cls, learned: int | None, info: ValidationInfo) -> int | None:
+        rounds = info.data.get("burn_in")
+        if rounds is None:
+            return learned
+        k = _learned(learned, rounds)
+        if k > rounds:
+            raise ValueError(f"{k} directions cannot be learned in burn_in = {rounds} rounds; raise that or lower this")
+        for key, most in (("dim", info.data.get("dim", k + 1) - 1), ("burn_in_dim", info.data.get("burn_in_dim") or k)):
+            if k > most:
+                raise ValueError(
+                    f"{k} directions are too many for {key} = {info.data[key]:,}; raise that or lower this"
+                )
+        return learned
+
+    @property
+    def wide_dim(self) -> int:
+        """Dimensions of the wide subspace."""
+        return self.burn_in_dim or 4 * self.dim
+
+    @property
+    def directions(self) -> int:
+        """How many directions are learned; 0 without a burn-in."""
+        return 0 if self.burn_in is None else _learned(self.learned, self.burn_in)
 
     @field_validator("block")
     @classmethod
@@ -359,6 +415,10 @@ class CheckpointSettings(Section):
 
     every: PositiveInt = 10
     keep: PositiveInt = 3
+
+
+def _learned(learned: int | None, rounds: int) -> int:
+    return min(_LEARNED, rounds) if learned is None else learned
 
 
 def either(choices: Sequence[str]) -> str:

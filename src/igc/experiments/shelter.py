@@ -114,6 +114,10 @@ def _of_the_rest(recipe: Recipe, guards: list[str]) -> list[tuple[str, str]]:
         found.append(
             ("method.scale", f"'calibrated' has a first round that [{name}] does not cover; choose another scale")
         )
+    if method.burn_in is not None:
+        found.append(
+            ("method.burn_in", f"has rounds with longer uploads, which [{name}] does not cover; remove one of the two")
+        )
     if local is not None and local.control_variates:
         found.append(
             (name, "does not cover local.control_variates, which sends a second vector; remove one of the two")

@@ -1,6 +1,7 @@
 """Federated methods: one small file each, reading like its pseudo-code."""
 
 from igc.methods.base import Means, Method, MissedError, Traffic, Turn
+from igc.methods.burn_in import BurnIn
 from igc.methods.calibrated import Calibrated
 from igc.methods.error_feedback import ErrorFeedback
 from igc.methods.fedsgd import fedsgd
@@ -19,6 +20,7 @@ from igc.methods.worker import Loss, Sketch, Worker
 from igc.methods.zeroth_order import ZerothOrder
 
 __all__ = [
+    "BurnIn",
     "Calibrated",
     "ErrorFeedback",
     "FetchSgd",

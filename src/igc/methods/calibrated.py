@@ -24,6 +24,7 @@ from typing_extensions import override
 from igc.errors import ProjectionError
 from igc.messages import Due, Message, NotFiniteError, TensorError
 from igc.methods.base import REPORT, Means, Method, MissedError, Traffic, Turn
+from igc.methods.bits import from_bits, to_bits
 from igc.methods.worker import Worker
 from igc.methods.wrapped import Wrapped
 from igc.projection import Projection, Scaled, Term
@@ -108,7 +109,7 @@ class Calibrated(Wrapped):
         if state.weights is None:
             return {"calibrate": torch.tensor(1)}
         tensors = self.scaled(state.weights).download(state.inner, turn)
-        return tensors if turn.client in state.known else {**tensors, "scale": _to_bits(state.weights)}
+        return tensors if turn.client in state.known else {**tensors, "scale": to_bits(state.weights)}
 
     @override
     def client_init(self) -> Memory:
@@ -120,7 +121,7 @@ class Calibrated(Wrapped):
             worker.move_([])
             found = worker.energies()
             return memory, {
-                "energies": _to_bits(found.vector),
+                "energies": to_bits(found.vector),
                 "weight": torch.tensor(found.weight),
                 "loss": torch.tensor(found.loss),
             }
@@ -128,7 +129,7 @@ class Calibrated(Wrapped):
         if "scale" in download:
             if tuple(download["scale"].shape) != (len(self.sizes),):
                 raise TensorError(f"'scale' has shape {tuple(download['scale'].shape)}, due was {(len(self.sizes),)}")
-            weights = _from_bits(download["scale"])
+            weights = from_bits(download["scale"])
         if weights is None:
             raise MissedError("the download builds on weights that are not known here")
         inner, tensors = self.scaled(weights).upload(memory.inner, download, worker)
@@ -148,7 +149,7 @@ class Calibrated(Wrapped):
     def contribution(self, upload: Message) -> Tensor:
         if "energies" not in upload:
             return self.inner.contribution(upload)
-        energies = _from_bits(upload["energies"])
+        energies = from_bits(upload["energies"])
         if not bool(torch.isfinite(energies).all()):
             raise NotFiniteError("'energies' holds NaN or infinity")
         if bool((energies < 0).any()):
@@ -199,12 +200,3 @@ class Calibrated(Wrapped):
         if found is theirs:
             return memories
         return {client: dataclasses.replace(memory, inner=found[client]) for client, memory in memories.items()}
-
-
-def _to_bits(vector: Tensor) -> Tensor:
-    """Binary32 numbers as the unsigned integers of the same bits: what is sent as integers is sent exactly."""
-    return vector.to(torch.float32).contiguous().view(torch.int32).to(torch.int64) & 0xFFFFFFFF
-
-
-def _from_bits(bits: Tensor) -> Tensor:
-    return bits.to(torch.int64).to(torch.int32).view(torch.float32)  # to int32: the lower half, as it is

@@ -9,6 +9,7 @@ from typing import Any
 from igc.errors import ProjectionError, did_you_mean
 from igc.projection.base import Projection, check_adjoint, to_dense
 from igc.projection.blocked_hadamard import BlockedHadamard
+from igc.projection.columns import Columns
 from igc.projection.coordinates import Coordinates
 from igc.projection.count_sketch import CountSketch
 from igc.projection.dense_gaussian import DenseGaussian
@@ -16,6 +17,7 @@ from igc.projection.direct_sum import DirectSum
 from igc.projection.fastfood import Fastfood
 from igc.projection.identity import Identity
 from igc.projection.in_place import InPlaceTheta
+from igc.projection.learned import Learned
 from igc.projection.partition import Partition
 from igc.projection.scaled import Scaled
 from igc.projection.streaming import project_as_born
@@ -34,6 +36,7 @@ FAMILIES: dict[str, type[Projection]] = {
         Coordinates,
         Scaled,
         DirectSum,
+        Columns,
     )
 }
 
@@ -67,6 +70,7 @@ def projection_from_spec(spec: Mapping[str, Any]) -> Projection:
 __all__ = [
     "FAMILIES",
     "BlockedHadamard",
+    "Columns",
     "Coordinates",
     "CountSketch",
     "DenseGaussian",
@@ -74,6 +78,7 @@ __all__ = [
     "Fastfood",
     "Identity",
     "InPlaceTheta",
+    "Learned",
     "Partition",
     "Projection",
     "Scaled",

@@ -22,6 +22,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "time-varying": {"method": {"name": "time-varying", "rounds_per_epoch": 2}},
     "k-subspace": {"method": {"name": "k-subspace", "subspaces": 2}, "codec": {"up": "int8"}},
     "calibrated": {"method": {"scale": "calibrated"}, "codec": {"up": "int8"}},
+    "burn-in": {"method": {"burn_in": 3, "burn_in_dim": 80, "learned": 2}, "codec": {"up": "int8"}},
     "secure": {"secure": {"max_weight": 6}, "aggregation": {"norm_bound": 1.0}},
     "local": {"local": {"learning_rate": 0.01, "optimizer": "adam", "batch_size": 3}, "codec": {"down": "int8"}},
     "control variates": {"local": {"learning_rate": 0.01, "batch_size": 3, "control_variates": True}},

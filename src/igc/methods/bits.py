@@ -1,0 +1,30 @@
+"""What is sent exactly: the bits of binary32, or any bytes, as whole numbers, so that no lossy codec touches them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def to_bits(tensor: Tensor) -> Tensor:
+    """Binary32 numbers as the unsigned integers of the same bits: int64, of the same shape."""
+    return tensor.to(torch.float32).contiguous().view(torch.int32).to(torch.int64) & 0xFFFFFFFF
+
+
+def from_bits(bits: Tensor) -> Tensor:
+    """The binary32 numbers whose bits these are; the inverse of `to_bits`."""
+    return bits.to(torch.int64).to(torch.int32).view(torch.float32)  # to int32: the lower half, as it is
+
+
+def to_words(data: Tensor) -> Tensor:
+    """Bytes, uint8 (n,), as little-endian words, int64; the last is filled up with zeros."""
+    padded = np.zeros(-(-data.numel() // 4) * 4, dtype=np.uint8)
+    padded[: data.numel()] = data.numpy()
+    return torch.from_numpy(padded.view("<u4").astype(np.int64))
+
+
+def from_words(words: Tensor, count: int) -> Tensor:
+    """The first ``count`` bytes of words; the inverse of `to_words`."""
+    found = words.to(torch.int64).numpy().astype("<u4").view(np.uint8)[:count]
+    return torch.from_numpy(found.copy())
