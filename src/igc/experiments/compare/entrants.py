@@ -37,6 +37,9 @@ _AS_PUBLISHED: Final = dict.fromkeys(
         "method.full",
         "method.full_below",
         "method.budgets",
+        "method.burn_in",
+        "method.burn_in_dim",
+        "method.learned",
     )
 )
 
