@@ -37,13 +37,13 @@ def test_the_recipes_method_begins_in_a_wide_subspace_and_ends_in_dim() -> None:
     method = built(ON)
     assert isinstance(method, BurnIn)
     assert isinstance(method.inner, Static)
-    assert (method.rounds, method.learned) == (20, 16)
+    assert (method.rounds, method.learned) == (20, 4)
     assert method.wide == BlockedHadamard(D=SPACE.D, d=128, seed=child_seed(5, 1))
-    assert method.rest == BlockedHadamard(D=SPACE.D, d=16, seed=child_seed(5, 2))
+    assert method.rest == BlockedHadamard(D=SPACE.D, d=28, seed=child_seed(5, 2))
     assert method.projection == built().projection
     own = built(ON, "method.burn_in_dim=60", "method.learned=3", 'method.projection="partition"')
     assert (own.wide.d, own.rest.d, own.wide.family, own.rest.family) == (60, 29, "partition", "partition")
-    assert built("method.burn_in=5").learned == 5
+    assert built("method.burn_in=3").learned == 3
 
 
 def test_it_is_around_all_else_and_scales_apply_to_both_matrices() -> None:
@@ -71,9 +71,9 @@ def test_a_recipe_without_one_is_as_it_was() -> None:
         (["method.burn_in_dim=64"], "method.burn_in_dim: means nothing without burn_in"),
         (["method.burn_in=0"], "method.burn_in: must be at least 1, not 0"),
         ([ON, "method.learned=21"], "method.learned: 21 directions cannot be learned in burn_in = 20 rounds"),
-        ([ON, "method.dim=16"], "method.learned: 16 directions are too many for dim = 16"),
+        ([ON, "method.dim=4"], "method.learned: 4 directions are too many for dim = 4"),
         ([ON, "method.learned=8", "method.dim=8"], "method.learned: 8 directions are too many for dim = 8"),
-        ([ON, "method.burn_in_dim=15"], "method.learned: 16 directions are too many for burn_in_dim = 15"),
+        ([ON, "method.burn_in_dim=3"], "method.learned: 4 directions are too many for burn_in_dim = 3"),
         ([ON, "federation.rounds=20"], "method.burn_in: 20 rounds leave none of the 20 of federation.rounds"),
         ([ON, "method.name=time-varying"], "method.burn_in: means nothing where name = 'time-varying'"),
         ([ON, "method.scale=calibrated"], "method.burn_in: does not go with scale = 'calibrated'"),

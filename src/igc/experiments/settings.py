@@ -46,7 +46,7 @@ CodecName = Literal[
 
 _LOSSY = tuple(name for name in get_args(CodecName) if name != "float32")
 
-_LEARNED: Final = 16  # directions of gradients, unless a recipe says otherwise
+_LEARNED: Final = 4  # directions of gradients, unless a recipe says otherwise
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -123,7 +123,7 @@ class MethodSettings(Section):
         burn_in: of static: rounds in a wide subspace, after which the subspace is made of learned directions of that one
             and of random ones; None: no burn-in.
         burn_in_dim: dimensions of the wide subspace; None: four times ``dim``.
-        learned: learned directions, of ``dim``; None: 16, or as many as the burn-in has rounds, if they are fewer.
+        learned: learned directions, of ``dim``; None: 4, or as many as the burn-in has rounds, if they are fewer.
         subspaces: K, of the k-subspace methods.
         change: of the time-varying methods: fresh matrices after a number of ``rounds``, or on a ``plateau`` of the loss.
         rounds_per_epoch: rounds that one matrix serves; None: one pass over the clients. With plateau the most that it
