@@ -1,8 +1,8 @@
 """The tables of docs/results.md: every method, tuned alike, on three tasks, at equal rounds and at equal bytes.
 
-    python benchmarks/comparisons.py [TASK ...] [--max-hours H] [--jobs N]
+    python benchmarks/comparisons.py [GRID ...] [--max-hours H] [--jobs N]
 
-Runs `igc compare` into ``runs/comparisons/TASK/``, going on where it was stopped; then writes ``docs/results/TASK.json``
+Runs `igc compare` into ``runs/comparisons/GRID/``, going on where it was stopped; then writes ``docs/results/GRID.json``
 (the comparison's own ``comparison.json``) and the tables of ``docs/results.md`` between their markers.
 """
 
@@ -28,81 +28,92 @@ PAGE = ROOT / "docs" / "results.md"
 
 @dataclass(frozen=True)
 class Grid:
-    """A task's comparison: options of `igc compare`, once for each entry of ``parts``.
+    """A comparison.
 
     Attributes:
         recipe: what all have in common.
-        options: of every part.
-        parts: methods and further options, the most telling first: time may end.
+        rounds: of every run, which is evaluated after the last; with a budget of bytes, at most so many.
+        trials: learning rates that each method may try.
+        methods: the most telling first, since time may end; each entry is one call of `igc compare`.
+        examples: of a split that are evaluated; None: all.
+        further: options.
     """
 
     recipe: str
-    options: tuple[str, ...]
-    parts: tuple[tuple[str, ...], ...]
+    rounds: int
+    trials: int
+    methods: tuple[str, ...]
+    examples: int | None = None
+    further: tuple[str, ...] = ()
+
+    @property
+    def options(self) -> list[str]:
+        """For `igc compare`, but for the methods."""
+        options = ["--rounds", str(self.rounds), "--trials", str(self.trials), *self.further]
+        options += ["--set", f"evaluation.every={self.rounds}"]
+        return options if self.examples is None else [*options, "--set", f"evaluation.max_examples={self.examples}"]
 
 
-_MOVIES = ("--rounds", "30", "--trials", "3", "--set", "evaluation.every=30", "--set", "evaluation.max_examples=500")
-_PARTS = ("--rounds", "30", "--trials", "2", "--seeds", "3", "--set", "evaluation.every=30")
-_IMAGES = ("--rounds", "60", "--trials", "3", "--set", "evaluation.every=60", "--set", "evaluation.max_examples=2000")
-_PLAYS = ("--trials", "2", "--set", "evaluation.every=30", "--validation", "held-out-lines")
-_FAST = "optimizer.learning_rate=5e-4"
-_SMALL = "static+method.dim=1024+optimizer.learning_rate=1.58e-3"
-_SCALED = f"{_SMALL}+method.scale=calibrated"
-_AT_EQUAL_BYTES = "static-1bit+codec.down=eden-4,static,static-1bit,uni-lora,fedavg-lora,decomfl,random-k,local-top-k"
+_RATE = "optimizer.learning_rate"
+_ONE_BIT = "static-1bit+codec.down=eden-4"
+_SMALL = f"static+method.dim=1024+{_RATE}=1.58e-3"
+_SCALED = f"static+method.dim=1024+{_RATE}=5e-4+method.scale=calibrated"
 
 GRIDS = {
     "movie-reviews": Grid(
         "movie-reviews",
-        _MOVIES,
-        (
-            ("--methods", "static,fedsgd,local-top-k,fedavg-lora,static+method.dim=1024,static-1bit+method.dim=1024"),
-            ("--methods", "time-varying,k-subspace,static-1bit,fetchsgd"),
-            ("--methods", "static-1bit+codec.down=int8,static-1bit+codec.down=eden-4,powersgd,ffa-lora,uni-lora"),
-            (
-                "--methods",
-                "local-top-k+optimizer.name=adam+optimizer.learning_rate=0.000158,random-k,gpart,true-top-k,int4",
-            ),
-            ("--methods", "static-1bit+method.dim=4096+codec.down=eden-4,fedavg,decomfl,qsgd,fedprox,eden"),
+        rounds=30,
+        trials=3,
+        examples=500,
+        methods=(
+            "static,fedsgd,local-top-k,fedavg-lora,static+method.dim=1024,static-1bit+method.dim=1024",
+            f"time-varying,k-subspace,static-1bit,fetchsgd,static-1bit+codec.down=int8,{_ONE_BIT}",
+            "powersgd,ffa-lora,uni-lora,random-k,gpart,int4,true-top-k",
+            f"local-top-k+optimizer.name=adam+{_RATE}=1.58e-4,fedavg,decomfl,qsgd,fedprox,eden",
         ),
     ),
     "movie-reviews-parts": Grid(
         "movie-reviews",
-        (*_PARTS, "--set", "evaluation.max_examples=1000"),
-        (
-            (
-                "--methods",
-                f"static+{_FAST},static-1bit+codec.down=eden-4+{_FAST},fedsgd+optimizer.learning_rate=5e-5",
-            ),
-            ("--methods", f"{_SMALL},{_SMALL}+codec.up=eden-1+codec.down=eden-4"),
-            ("--methods", f"{_SCALED},{_SCALED}+method.scale_exponent=0.5"),
-            ("--methods", f'{_SMALL}+space.exclude=["*embeddings*"],{_SMALL}+method.full=["classifier.*"]'),
-            ("--methods", f"{_SMALL}+model.lora_rank=8,{_SMALL}+optimizer.name=yogi"),
-            ("--methods", f"{_SMALL}+codec.up=eden-1,{_SMALL}+method.scale=weights"),
+        rounds=30,
+        trials=2,
+        examples=1000,
+        further=("--seeds", "3"),
+        methods=(
+            f"static+{_RATE}=5e-4,{_ONE_BIT}+{_RATE}=5e-4,fedsgd+{_RATE}=5e-5",
+            f"{_SMALL},{_SMALL}+codec.up=eden-1+codec.down=eden-4",
+            f"{_SCALED},{_SCALED}+method.scale_exponent=0.5",
+            f'{_SMALL}+method.full=["classifier.*"],{_SMALL}+space.exclude=["*embeddings*"]',
+            f"{_SMALL}+model.lora_rank=8,{_SMALL}+optimizer.name=yogi,{_SMALL}+codec.up=eden-1",
         ),
     ),
     "movie-reviews-bytes": Grid(
         "movie-reviews",
-        ("--rounds", "60", "--trials", "3", "--set", "evaluation.every=60", "--set", "evaluation.max_examples=1000"),
-        tuple(
-            ("--budget", str(budget), "--methods", f"{_AT_EQUAL_BYTES},{_SMALL}+codec.up=eden-1+codec.down=eden-4")
-            for budget in (5_000_000, 200_000)
+        rounds=30,
+        trials=2,
+        examples=1000,
+        further=("--budget", "5000000"),
+        methods=(
+            f"static+{_RATE}=1.58e-3,static-1bit+{_RATE}=1.58e-3,{_ONE_BIT}+{_RATE}=5e-4",
+            f"uni-lora+{_RATE}=0.0158,fedavg-lora,ffa-lora,powersgd,local-top-k,fetchsgd",
         ),
     ),
     "fashion-mnist": Grid(
         "fashion-mnist",
-        _IMAGES,
-        (
-            ("--methods", "static,fedsgd,static-1bit+codec.down=eden-4,fedavg,local-top-k,powersgd,fetchsgd"),
-            ("--methods", "time-varying,k-subspace,random-k,gpart,true-top-k,int4,fedprox,qsgd,eden,decomfl"),
+        rounds=40,
+        trials=2,
+        examples=2000,
+        methods=(
+            f"static+{_RATE}=5e-3,fedsgd+{_RATE}=1e-3,powersgd+{_RATE}=1e-3,{_ONE_BIT}+{_RATE}=5e-3",
+            f"local-top-k,fetchsgd,random-k+{_RATE}=3e-3,int4+{_RATE}=1e-3,fedavg",
+            "time-varying,k-subspace,gpart,true-top-k,fedprox,qsgd,eden,decomfl",
         ),
     ),
     "shakespeare": Grid(
         "shakespeare",
-        ("--rounds", "30", *_PLAYS),
-        (
-            ("--methods", "static-1bit+codec.down=eden-4+method.dim=131072,fedsgd,static,fedavg-lora"),
-            ("--methods", "static-1bit,uni-lora"),
-        ),
+        rounds=30,
+        trials=2,
+        further=("--validation", "held-out-lines"),
+        methods=(f"{_ONE_BIT}+method.dim=131072,fedsgd,static", "static-1bit,uni-lora,fedavg-lora"),
     ),
 }
 
@@ -117,13 +128,13 @@ def main() -> None:
     deadline = None if asked.max_hours is None else time.monotonic() + 3600 * asked.max_hours
     for task in asked.tasks or GRIDS:
         grid = GRIDS[task]
-        for part in grid.parts:
+        for methods in grid.methods:
             left = None if deadline is None else max(deadline - time.monotonic(), 0) / 3600
-            compare(grid.recipe, RUNS / task, (*grid.options, *part), asked.jobs, left)
+            compare(grid.recipe, RUNS / task, [*grid.options, "--methods", methods], asked.jobs, left)
         publish(task)
 
 
-def compare(recipe: str, folder: Path, options: tuple[str, ...], jobs: int, hours: float | None) -> None:
+def compare(recipe: str, folder: Path, options: list[str], jobs: int, hours: float | None) -> None:
     """Run `igc compare`; an entrant that fails is left for the next time."""
     command = [sys.executable, "-c", "from igc.cli import main; main()", "compare", recipe, "--out", str(folder)]
     limits = [] if hours is None else ["--max-hours", f"{hours:.4f}"]
