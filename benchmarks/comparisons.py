@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from igc.experiments.compare.comparison import JSON, read
+from igc.experiments.compare.entrant import LOCAL_RATE, RATE
 from igc.experiments.format import format_bytes, format_duration, format_factor, format_metric
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -182,7 +183,7 @@ def table(lines: list[dict[str, Any]]) -> str:
         spread = f" ± {format_metric(line['metric_std'])}" if line["seeds"] > 1 else ""
         up, down = line["bytes_up"], line["bytes_down"]
         cells = (
-            f"`{line['method']}`",
+            shown(line),
             format_metric(line["metric"]) + spread,
             format_bytes(up),
             format_bytes(down),
@@ -192,8 +193,14 @@ def table(lines: list[dict[str, Any]]) -> str:
             format_duration(line["seconds"]),
         )
         rows.append(f"| {' | '.join(cells)} |")
-    rows += [f"| `{line['method']}` | {line['status']} | | | | | | |" for line in lines if line["metric"] is None]
+    rows += [f"| {shown(line)} | {line['status']} | | | | | | |" for line in lines if line["metric"] is None]
     return "\n".join(rows)
+
+
+def shown(line: dict[str, Any]) -> str:
+    """The method with its settings, but for the rate that tuning began at."""
+    parts = [part for part in line["method"].split("+") if not part.startswith((f"{RATE}=", f"{LOCAL_RATE}="))]
+    return f"`{'+'.join(parts)}`"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from igc.experiments.compare.entrant import LOCAL_RATE, RATE
 from igc.experiments.format import format_bytes, format_duration, format_factor, format_metric
+
+_RATES = (f"{RATE}=", f"{LOCAL_RATE}=")
 
 
 def table(lines: Sequence[Mapping[str, Any]]) -> list[Table]:
@@ -29,11 +32,12 @@ def _table(kind: str, size: int, lines: Sequence[Mapping[str, Any]]) -> Table:
     limit = f"{size:,} rounds each" if kind == "rounds" else f"at most {format_bytes(size)} each, all clients together"
     found = Table(title=f"{first['title']}: {limit}", title_justify="left", box=None, pad_edge=False)
     name = next((line["metric_name"] for line in lines if line["metric_name"]), "metric")
-    found.add_column("method", no_wrap=True)
-    for column in (name, "up", "down", "total", "fewer", "rounds", "rate", "time"):
+    # On a narrow terminal it is the method that gives way, and figures stay whole.
+    found.add_column("method", overflow="fold", min_width=16)
+    for column in (name, "up", "down", "total", "fewer", *(["rounds"] if kind != "rounds" else []), "rate", "time"):
         found.add_column(column, justify="right", no_wrap=True)
     for line in sorted(lines, key=_rank):
-        found.add_row(*_cells(line))
+        found.add_row(*_cells(line, with_rounds=kind != "rounds"))
     return found
 
 
@@ -42,22 +46,29 @@ def _rank(line: Mapping[str, Any]) -> tuple[bool, float]:
     return metric is None, 0.0 if metric is None else -metric if line["higher_is_better"] else metric
 
 
-def _cells(line: Mapping[str, Any]) -> list[str]:
+def _cells(line: Mapping[str, Any], *, with_rounds: bool) -> list[str]:
     if line["metric"] is None:
-        return [line["method"], line["status"]]
+        return [_name(line), line["status"]]
     spread = f" ± {format_metric(line['metric_std'])}" if line["seeds"] > 1 else ""
     up, down = line["bytes_up"], line["bytes_down"]
     return [
-        line["method"],
+        _name(line),
         format_metric(line["metric"]) + spread,
         format_bytes(up),
         format_bytes(down),
         format_bytes(up + down),
         "-" if line["factor"] is None else format_factor(line["factor"]),
-        f"{line['rounds']:,}",
+        *([f"{line['rounds']:,}"] if with_rounds else []),
         f"{line['learning_rate']:g}",
         format_duration(line["seconds"]),
     ]
+
+
+def _name(line: Mapping[str, Any]) -> str:
+    """The method, each setting of its own on a line of its own; where tuning began says nothing in a table of results."""
+    plain, *changes = str(line["method"]).split("+")
+    shown = [change.partition(".")[2] for change in changes if not change.startswith(_RATES)]
+    return "\n +".join([plain, *shown])
 
 
 class AtWork:
