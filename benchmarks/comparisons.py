@@ -174,8 +174,8 @@ def table(lines: list[dict[str, Any]]) -> str:
     rows = [
         f"**{limit}**",
         "",
-        f"| method | {name} | up | down | total | fewer | rate | time a run |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        f"| method | {name} | up | down | total | fewer | rounds | rate | time a run |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     higher = any(line["higher_is_better"] for line in lines)
     done = sorted((ln for ln in lines if ln["metric"] is not None), key=lambda ln: ln["metric"], reverse=higher)
@@ -189,11 +189,12 @@ def table(lines: list[dict[str, Any]]) -> str:
             format_bytes(down),
             format_bytes(up + down),
             "-" if line["factor"] is None else format_factor(line["factor"]),
+            f"{line['rounds']:,}",
             f"{line['learning_rate']:g}",
             format_duration(line["seconds"]),
         )
         rows.append(f"| {' | '.join(cells)} |")
-    rows += [f"| {shown(line)} | {line['status']} | | | | | | |" for line in lines if line["metric"] is None]
+    rows += [f"| {shown(line)} | {line['status']} | | | | | | | |" for line in lines if line["metric"] is None]
     return "\n".join(rows)
 
 

@@ -1,8 +1,8 @@
 """What Flower adds on the wire: ``python benchmarks/flower_wire.py``; needs the extra ``flower``.
 
 A SuperLink and one SuperNode on loopback, with a proxy between them that counts bytes; messages of several lengths go to
-the node and come back. Prints a line for each message with its bytes, and the CPU seconds of the SuperNode with all that it
-started, of the SuperLink and of the ServerApp's processes; first, what an idle node costs.
+the node and come back. Prints a line for each message with its bytes, and the CPU seconds of the SuperNode and of the
+SuperLink, each with all that it started; first, what an idle node costs.
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ def main() -> None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGTERM)
             for process in started:
-                process.wait(30)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(30)
 
 
 @dataclass(frozen=True)

@@ -91,8 +91,10 @@ def test_what_makes_no_sense_is_refused_in_a_line(overrides: list[str], message:
 
 
 def test_a_subspace_wider_than_the_model_is_refused() -> None:
-    with pytest.raises(ProjectionError, match=r"method.burn_in_dim = 4,000 exceeds the model's 3,100"):
+    with pytest.raises(ProjectionError, match=r"method.burn_in_dim = 4 x method.dim = 4,000, its default, exceeds"):
         built(ON, "method.dim=1000")
+    with pytest.raises(ProjectionError, match=r"method.burn_in_dim = 4,000 exceeds the model's 3,100"):
+        built(ON, "method.burn_in_dim=4000")
 
 
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -307,6 +307,7 @@ def words(U: Tensor) -> Tensor:
         ({"basis": torch.tensor(12345)}, "'basis' is 12345"),
         ({"basis": None}, "names its 'basis'"),
         ({"basis": torch.tensor([1, 2])}, "names its 'basis'"),
+        ({"basis": torch.tensor(torch.nan)}, "names its 'basis'"),
         ({"sigma": torch.zeros(d + 1)}, r"'sigma' has shape \(9,\), due was \(8,\)"),
     ],
 )

@@ -87,8 +87,13 @@ def _burn_in(
 ) -> BurnIn:
     assert settings.burn_in is not None
     if settings.wide_dim > space.D:
+        value = (
+            f"{settings.wide_dim:,}"
+            if settings.burn_in_dim
+            else f"4 x method.dim = {settings.wide_dim:,}, its default,"
+        )
         raise ProjectionError(
-            f"method.burn_in_dim = {settings.wide_dim:,} exceeds the model's {space.D:,} trainable parameters; lower it"
+            f"method.burn_in_dim = {value} exceeds the model's {space.D:,} trainable parameters; set a lower one"
         )
     wide, rest = (
         _scaled(settings, _projection(settings, space.D, d, child_seed(seed, step)), space, theta)

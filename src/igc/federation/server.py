@@ -162,7 +162,7 @@ class Server:
             self.protection.secure,
             self.protection.reach,
             None if self.protection.bound is None or self.protection.local else self.protection.bound.limit,
-            self.method.due()["sketch"].shape[0],
+            self.method.due_in(self.state)["sketch"].shape[0],
             self._agreement,
             carry,
             tally.rejected.__setitem__,

@@ -188,7 +188,7 @@ class BurnIn(Wrapped):
 
     @override
     def upload(self, memory: Memory, download: Message, worker: Worker) -> tuple[Memory, dict[str, Tensor]]:
-        if "basis" not in download or download["basis"].dim():
+        if "basis" not in download or download["basis"].dim() or download["basis"].is_floating_point():
             raise TensorError("a download of a method with a burn-in names its 'basis'; this one does not")
         name = int(download["basis"])
         basis = self._received(download) if "directions" in download else memory.basis
@@ -199,6 +199,7 @@ class BurnIn(Wrapped):
         before = 0 if memory.basis is None else memory.basis.name
         theirs = memory.inner if before == name else self.inner.client_init()  # in coordinates of another subspace
         if basis is None:
+            self._check(download, "sigma", (self.wide.d,))
             inner, tensors = self.burning().upload(theirs, download, worker)
         else:
             mixed = self.mixed(basis)
@@ -266,7 +267,8 @@ class BurnIn(Wrapped):
         """The other method's, and the basis once; a participation in the burn-in, d_0 numbers both ways, counts as one."""
         traffic = self.inner.traffic(participations, epochs)
         once = self.wide.d + -(-self.wide.d * self.learned // 2) if participations else 0
-        return traffic._replace(down=None if traffic.down is None else traffic.down + once)
+        down = None if traffic.down is None else traffic.down + once
+        return traffic._replace(down=down, explored=self.wide.d + self.rest.d)
 
     @override
     def forget(self, state: State, client: str) -> State:

@@ -47,6 +47,8 @@ def make_projection(family: str, **settings: Any) -> Projection:
     Raises:
         ProjectionError: the family is unknown, or a setting does not belong to it.
     """
+    if family == "learned":
+        raise ProjectionError("learned directions are a run's own: they are in its state, and no spec rebuilds them")
     if family not in FAMILIES:
         raise ProjectionError(
             f"unknown projection '{family}'{did_you_mean(family, FAMILIES)}; known are {', '.join(FAMILIES)}"

@@ -16,7 +16,10 @@ def test_every_entrant_fits_a_recipe_and_is_set_as_it_says(name: str, recipe: st
     base, entrant = load(recipe), ENTRANTS[name]
     made = entrant.recipe(base, 0.125, {"federation.rounds": 3, "seed": 9})
     for key, value in {**entrant.settings, entrant.tuned: 0.125}.items():
-        section, leaf = key.split(".")
+        section, _, leaf = key.partition(".")
+        if not leaf:
+            assert value is None
+            continue
         default = type(getattr(made, section)).model_fields[leaf].default
         assert getattr(getattr(made, section), leaf) == (default if value is None else value)
     assert (made.seed, made.federation.rounds) == (9, 3)
@@ -29,9 +32,14 @@ def test_what_a_recipe_adds_to_its_method_is_its_own() -> None:
     tree = load("movie-reviews").to_dict()
     tree["codec"] = {"up": "eden-1", "down": "eden-4"}
     tree["method"] |= {"full": ["classifier.*"], "scale": "weights"}
+    tree["local"] = {"learning_rate": 0.1, "batch_size": 2}
     base = Recipe.from_dict(tree)
     itself = ENTRANTS["recipe"].recipe(base, 0.125, {})
-    assert (itself.codec, itself.method) == (base.codec, base.method)
+    assert (itself.codec, itself.method, itself.local) == (base.codec, base.method, base.local)
+    assert ENTRANTS["fedsgd"].recipe(base, 0.125, {}).local is None
+    fedavg = ENTRANTS["fedavg"].recipe(base, 0.125, {}).local
+    assert fedavg is not None
+    assert (fedavg.learning_rate, fedavg.batch_size) == (0.125, 8)
     for name in ("static", "time-varying", "gpart"):
         published = ENTRANTS[name].recipe(base, 0.125, {})
         assert (published.codec.up, published.codec.down) == ("float32", "float32")

@@ -24,7 +24,7 @@ def gpu_ms(task: Callable[[], Any]) -> float:
     """Milliseconds that the current CUDA device works, by its own events, with a cold cache.
 
     Half a gigabyte is written first: it sweeps the cache, and keeps the device busy until Python has launched the task, so
-    that launching is not timed.
+    that launching is not timed; of what launches many kernels, most of it is.
     """
     begin = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]

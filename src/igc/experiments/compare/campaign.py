@@ -90,7 +90,8 @@ class Campaign:
         if budget is None:
             return cap
         first = self.entrant.first_rate(self.base)
-        guess = min(_PROBE_ROUNDS, cap)
+        least = 1 + (self.entrant.recipe(self.base, first, {}).method.burn_in or 0)
+        guess = min(max(_PROBE_ROUNDS, least), cap)
         tried: set[int] = set()
         for _ in range(_ATTEMPTS):
             folder, summary = self._one(first, 0, guess)
@@ -100,7 +101,9 @@ class Campaign:
             if within == len(spent) - 1 and within:  # all that was run fits: is there room for more?
                 full = spent[-1] >= _WELL_SPENT * budget
                 within = guess if full or summary is None else min(cap, max(guess, int(guess * budget / spent[-1])))
-            if within in tried or within == 0:
+            if within < least:
+                return 0
+            if within in tried:
                 return within
             guess = within
         return min(tried)

@@ -58,7 +58,11 @@ def compare(
     from igc.experiments.recipe import load
 
     base = load(recipe, settings or [])
-    names = list(ENTRANTS) if methods == "all" else [name.strip() for name in methods.split(",") if name.strip()]
+    names = (
+        [name for name in ENTRANTS if name != "recipe"]
+        if methods == "all"
+        else [name.strip() for name in methods.split(",") if name.strip()]
+    )
     test, *others = base.evaluation.splits
     chooses = (validation or (others or ["validation"])[0]) if tune else None
     terms = Terms(rounds or base.federation.rounds, budget, seeds, trials if tune else 1, test, chooses)

@@ -27,7 +27,7 @@ _FEDAVG: Final = {
     "optimizer.warmup_rounds": 0,
 }
 
-# A recipe's codecs, and what it adds to the method, are its own: entrants are as they were published.
+# A recipe's codecs, its local training and what it adds to the method are its own: entrants are as they were published.
 _AS_PUBLISHED: Final = dict.fromkeys(
     (
         "codec.up",
@@ -40,6 +40,7 @@ _AS_PUBLISHED: Final = dict.fromkeys(
         "method.burn_in",
         "method.burn_in_dim",
         "method.learned",
+        "local",
     )
 )
 

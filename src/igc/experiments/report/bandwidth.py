@@ -82,7 +82,7 @@ def _cost(entry: Entry, trainable: Mapping[str, int]) -> Cost:
     measured_up = sum(run.bytes_up for run in runs) / uploads if uploads else None
     measured_down = sum(run.bytes_down for run in runs) / downloads if downloads else None
     codecs = [first.setting(f"codec.{way}", "float32") for way in ("up", "down")]
-    if (letters := _TABLE.get(entry.method)) is None or first.setting("local.control_variates"):
+    if (letters := _TABLE.get(entry.method)) is None or _beyond_the_table(first):
         predicted = [_by_summary(runs, way) if codec == "float32" else None for way, codec in _ways(codecs)]
         up, down = (Way("", value, seen) for value, seen in zip(predicted, (measured_up, measured_down), strict=True))
         return Cost(entry, uploads + downloads, up, down, "", None, codecs[0])
@@ -95,6 +95,12 @@ def _cost(entry: Entry, trainable: Mapping[str, int]) -> Cost:
     D = values.get("D")
     dimensions = explored if explored is None or D is None else min(explored, D)
     return Cost(entry, uploads + downloads, up, down, letters[2], dimensions, codecs[0])
+
+
+def _beyond_the_table(run: RunLog) -> bool:
+    """Whether the paper's table does not know what the run sends; d is not `method.dim` alone with groups of tensors."""
+    keys = ("local.control_variates", "method.burn_in", "method.full", "method.full_below", "method.budgets")
+    return any(run.setting(key) for key in keys)
 
 
 def _ways(codecs: Sequence[str]) -> list[tuple[str, str]]:
