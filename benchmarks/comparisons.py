@@ -114,7 +114,7 @@ GRIDS = {
         rounds=30,
         trials=2,
         further=("--validation", "held-out-lines"),
-        methods=(f"{_ONE_BIT}+method.dim=131072,fedsgd,static", "static-1bit,uni-lora,fedavg-lora"),
+        methods=(f"{_ONE_BIT},fedsgd,static+method.dim=16384", "static-1bit,uni-lora,fedavg-lora"),
     ),
 }
 
