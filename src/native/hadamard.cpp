@@ -56,11 +56,65 @@ int log2_of(int64_t n) { return 63 - __builtin_clzll(uint64_t(n)); }
 
 // ---- the transform, pass by pass ----
 
+// How the bits of n points are split into passes over them.
+struct Schedule {
+    explicit Schedule(int64_t n) {
+        const int bits = log2_of(n);
+        int done = first_bits;
+        while (bits - done > pass_bits && done + pass_bits <= part_bits) done += pass_bits, ++inner;
+        part = std::min(n, int64_t(1) << done);
+        for (;;) {
+            const int left = bits - done, widest = done < far_bits ? pass_bits : std::min(pass_bits, far_pass_bits);
+            last = left;
+            if (left <= widest) return;
+            const int passes = (left + widest - 1) / widest;
+            outer[outers++] = left / passes;
+            done += left / passes;
+        }
+    }
+
+    int passes() const { return 1 + inner + outers + 1; }
+
+    int64_t part = 0;  // points that the first pass and the inner ones go through together, in cache
+    int inner = 0;     // passes of pass_bits within a part
+    int outers = 0, outer[32];  // passes over all points, and their bits
+    int last = 0;      // bits of the last pass
+};
+
+// What comes next in memory, fetched to the second-level cache during the passes over what is at hand. Evenly over all
+// of them: a core has few fetches under way at once, so that a burst in one pass waits for memory, and the others leave it idle.
+class Ahead {
+   public:
+    Ahead() = default;
+    // `count` floats from each of two places (or one, or none: null), in a number of passes.
+    Ahead(const float* first, const float* second, int64_t count, int passes)
+        : first_(first), second_(second), left_(first ? count / line_floats : 0), passes_(passes) {}
+
+    // This pass's share, while it works on so many points.
+    void fetch(int points) {
+        for (int lines = (points / line_floats + passes_ - 1) / passes_; lines > 0 && left_ > 0; --lines, --left_) {
+            __builtin_prefetch(first_, 0, 2);
+            first_ += line_floats;
+            if (!second_) continue;
+            __builtin_prefetch(second_, 0, 2);
+            second_ += line_floats;
+        }
+    }
+
+   private:
+    static constexpr int line_floats = 16;
+    const float* first_ = nullptr;
+    const float* second_ = nullptr;
+    int64_t left_ = 0;
+    int passes_ = 1;
+};
+
 // Bits 0 .. first_bits of n points, from src to dst (which may be src), with the signs of `words` first if there are any.
 template <bool signs>
-void first_pass(const float* src, float* dst, int64_t n, const uint32_t* words) {
+Ahead first_pass(const float* src, float* dst, int64_t n, const uint32_t* words, Ahead ahead) {
     constexpr int registers = 1 << IGC_REGISTER_BITS;
     for (int64_t at = 0; at < n; at += first_points) {
+        ahead.fetch(int(first_points));
         vf v[registers];
 #pragma GCC unroll 16
         for (int r = 0; r < registers; ++r) {
@@ -73,12 +127,14 @@ void first_pass(const float* src, float* dst, int64_t n, const uint32_t* words) 
 #pragma GCC unroll 16
         for (int r = 0; r < registers; ++r) store(dst + at + r * lanes, v[r]);
     }
+    return ahead;
 }
 
 template <int bits>
-void middle_pass(float* x, int64_t n, int64_t stride) {
+Ahead middle_pass(float* x, int64_t n, int64_t stride, Ahead ahead) {
     for (int64_t base = 0; base < n; base += stride << bits)
         for (int64_t j = base; j < base + stride; j += lanes) {
+            ahead.fetch(lanes << bits);
             vf v[1 << bits];
 #pragma GCC unroll 16
             for (int k = 0; k < (1 << bits); ++k) v[k] = load(x + j + k * stride);
@@ -86,23 +142,25 @@ void middle_pass(float* x, int64_t n, int64_t stride) {
 #pragma GCC unroll 16
             for (int k = 0; k < (1 << bits); ++k) store(x + j + k * stride, v[k]);
         }
+    return ahead;
 }
 
-void middle_pass_of(int bits, float* x, int64_t n, int64_t stride) {
+Ahead middle_pass_of(int bits, float* x, int64_t n, int64_t stride, Ahead ahead) {
     switch (bits) {
-        case 0: return;
-        case 1: return middle_pass<1>(x, n, stride);
-        case 2: return middle_pass<2>(x, n, stride);
-        case 3: return middle_pass<3>(x, n, stride);
-        default: return middle_pass<pass_bits>(x, n, stride);
+        case 0: return ahead;
+        case 1: return middle_pass<1>(x, n, stride, ahead);
+        case 2: return middle_pass<2>(x, n, stride, ahead);
+        case 3: return middle_pass<3>(x, n, stride, ahead);
+        default: return middle_pass<pass_bits>(x, n, stride, ahead);
     }
 }
 
 // The last pass, with signs of `words`; what becomes of each vector is `use`'s to say: use(place, vector).
 template <int bits, class Use>
-void last_pass(const float* x, int64_t n, const uint32_t* words, Use use) {
+void last_pass(const float* x, int64_t n, const uint32_t* words, Ahead ahead, Use use) {
     int64_t stride = n >> bits;
     for (int64_t j = 0; j < stride; j += lanes) {
+        ahead.fetch(lanes << bits);
         vf v[1 << bits];
 #pragma GCC unroll 16
         for (int k = 0; k < (1 << bits); ++k) v[k] = load(x + j + k * stride);
@@ -115,36 +173,31 @@ void last_pass(const float* x, int64_t n, const uint32_t* words, Use use) {
     }
 }
 
-// Every pass but the last, from src to dst; returns how many bits are left for the last.
-//
-// Passes go through cache-sized parts together, as far as they stay within one.
+// Every pass but the last, from src to dst.
 template <bool signs>
-int lower_passes(const float* src, float* dst, int64_t n, const uint32_t* words) {
-    const int bits = log2_of(n);
-    int done = first_bits;
-    while (bits - done > pass_bits && done + pass_bits <= part_bits) done += pass_bits;
-    const int64_t part = std::min(n, int64_t(1) << done);
+Ahead lower_passes(const Schedule& schedule, const float* src, float* dst, int64_t n, const uint32_t* words, Ahead ahead) {
+    const int64_t part = schedule.part;
     for (int64_t at = 0; at < n; at += part) {
-        first_pass<signs>(src + at, dst + at, part, signs ? words + at / 32 : nullptr);
-        for (int d = first_bits; d < done; d += pass_bits) middle_pass<pass_bits>(dst + at, part, int64_t(1) << d);
+        ahead = first_pass<signs>(src + at, dst + at, part, signs ? words + at / 32 : nullptr, ahead);
+        for (int i = 0; i < schedule.inner; ++i)
+            ahead = middle_pass<pass_bits>(dst + at, part, first_points << (i * pass_bits), ahead);
     }
-    for (;;) {
-        const int left = bits - done, widest = done < far_bits ? pass_bits : std::min(pass_bits, far_pass_bits);
-        if (left <= widest) return left;
-        const int passes = (left + widest - 1) / widest;
-        middle_pass_of(left / passes, dst, n, int64_t(1) << done);
-        done += left / passes;
+    int64_t stride = part;
+    for (int i = 0; i < schedule.outers; ++i) {
+        ahead = middle_pass_of(schedule.outer[i], dst, n, stride, ahead);
+        stride <<= schedule.outer[i];
     }
+    return ahead;
 }
 
 template <class Use>
-void last_pass_of(int bits, const float* x, int64_t n, const uint32_t* words, Use use) {
+void last_pass_of(int bits, const float* x, int64_t n, const uint32_t* words, Ahead ahead, Use use) {
     switch (bits) {
-        case 0: return last_pass<0>(x, n, words, use);
-        case 1: return last_pass<1>(x, n, words, use);
-        case 2: return last_pass<2>(x, n, words, use);
-        case 3: return last_pass<3>(x, n, words, use);
-        default: return last_pass<pass_bits>(x, n, words, use);
+        case 0: return last_pass<0>(x, n, words, ahead, use);
+        case 1: return last_pass<1>(x, n, words, ahead, use);
+        case 2: return last_pass<2>(x, n, words, ahead, use);
+        case 3: return last_pass<3>(x, n, words, ahead, use);
+        default: return last_pass<pass_bits>(x, n, words, ahead, use);
     }
 }
 
@@ -258,11 +311,13 @@ struct Segment {
 };
 
 struct Plan {
-    explicit Plan(const Layout& l) : layout(l), segments((l.d + l.n - 1) / l.n), size(l.d / segments), longer(l.d % segments) {}
+    explicit Plan(const Layout& l)
+        : layout(l), schedule(l.n), segments((l.d + l.n - 1) / l.n), size(l.d / segments), longer(l.d % segments) {}
 
     Segment segment(int64_t q) const { return {q * size + std::min(q, longer), size + (q < longer ? 1 : 0)}; }
 
     Layout layout;
+    Schedule schedule;
     int64_t segments, size, longer;
 };
 
@@ -318,16 +373,12 @@ void project_block(const Plan& plan, const Pieces& g, int64_t b, int64_t step, S
         for (int64_t i = 0; i < n; ++i) sums[i] += after * x[i];
         return;
     }
-    int bits = lower_passes<true>(source, x, n, rows);
     const vf afters = vf{} + after;
-    if (const float* ahead = g.whole(low + step * n, low + step * n + n).data) {
-        last_pass_of(bits, x, n, columns, [sums, ahead, afters](int64_t i, vf v) {
-            __builtin_prefetch(ahead + i, 0, 2);
-            store(sums + i, load(sums + i) + afters * v);
-        });
-        return;
-    }
-    last_pass_of(bits, x, n, columns, [sums, afters](int64_t i, vf v) { store(sums + i, load(sums + i) + afters * v); });
+    const Schedule& schedule = plan.schedule;
+    Ahead ahead(g.whole(low + step * n, low + step * n + n).data, nullptr, n, schedule.passes());
+    ahead = lower_passes<true>(schedule, source, x, n, rows, ahead);
+    last_pass_of(schedule.last, x, n, columns, ahead,
+                 [sums, afters](int64_t i, vf v) { store(sums + i, load(sums + i) + afters * v); });
 }
 
 // y_b = base_b + scale factor R_b H C_b x_q
@@ -353,24 +404,18 @@ void expand_block(const Plan& plan, const Pieces& y, int64_t b, const float* x, 
         flip_plainly(points, n, rows, shift);
         for (int64_t i = 0; i < n; ++i) points[i] *= factor;
     } else {
-        int bits = lower_passes<true>(source, points, n, columns);
-        vf factors = vf{} + factor;
-        if (const Pieces::Rows at = y.whole(low, low + n)) {
-            const Pieces::Rows next = y.whole(low + n, low + 2 * n), ahead = next ? next : at;
-            if (at.data == at.base)
-                last_pass_of(bits, points, n, rows, [at, ahead, factors](int64_t i, vf v) {
-                    __builtin_prefetch(ahead.data + i, 1, 2);
-                    store(at.data + i, load(at.data + i) + factors * v);
-                });
-            else
-                last_pass_of(bits, points, n, rows, [at, ahead, factors](int64_t i, vf v) {
-                    __builtin_prefetch(ahead.base + i, 0, 2);
-                    __builtin_prefetch(ahead.data + i, 1, 2);
-                    store(at.data + i, load(at.base + i) + factors * v);
-                });
+        const vf factors = vf{} + factor;
+        const Schedule& schedule = plan.schedule;
+        const Pieces::Rows at = y.whole(low, low + n), next = y.whole(low + n, low + 2 * n);
+        Ahead ahead(next.data, next.base == next.data ? nullptr : next.base, n, schedule.passes());
+        ahead = lower_passes<true>(schedule, source, points, n, columns, ahead);
+        if (at) {
+            last_pass_of(schedule.last, points, n, rows, ahead,
+                         [at, factors](int64_t i, vf v) { store(at.data + i, load(at.base + i) + factors * v); });
             return;
         }
-        last_pass_of(bits, points, n, rows, [points, factors](int64_t i, vf v) { store(points + i, factors * v); });
+        last_pass_of(schedule.last, points, n, rows, ahead,
+                     [points, factors](int64_t i, vf v) { store(points + i, factors * v); });
     }
     y.parts(low, low + n, [&](const Piece& piece, int64_t offset, int64_t row, int64_t count) {
         if (common == 0.0f) multiply(points + (row - low), piece.scale, count);
@@ -456,10 +501,11 @@ void add_expanded(const Layout& layout, const Piece* pieces, int64_t count, int6
 }
 
 void fwht(float* x, int64_t n, int64_t rows, int threads) {
-    auto transform = [n](float* points) {
+    const Schedule schedule(n);
+    auto transform = [n, &schedule](float* points) {
         if (n < smallest) return plain_transform(points, n);
-        int bits = lower_passes<false>(points, points, n, nullptr);
-        middle_pass_of(bits, points, n, n >> bits);
+        lower_passes<false>(schedule, points, points, n, nullptr, {});
+        middle_pass_of(schedule.last, points, n, n >> schedule.last, {});
     };
     const int64_t group = rows_of_a_task(n), tasks = (rows + group - 1) / group;
     in_parallel(tasks, rows * n, threads, [&] {
