@@ -2,13 +2,15 @@
 
     python benchmarks/comparisons.py [GRID ...] [--max-hours H] [--jobs N]
 
-Runs `igc compare` into ``runs/comparisons/GRID/``, going on where it was stopped; then writes ``docs/results/GRID.json``
-(the comparison's own ``comparison.json``) and the tables of ``docs/results.md`` between their markers.
+Runs `igc compare` into ``runs/comparisons/GRID/``, going on where it was stopped; then puts the objects of its
+``comparison.json`` into ``docs/results/GRID.json``, beside those of runs that were made elsewhere, and rewrites the tables
+of ``docs/results.md`` between their markers. METHOD alone runs methods that are named, by commas, in place of the grid's.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from igc.experiments.compare.comparison import JSON, read
+from igc.experiments.compare.comparison import read
 from igc.experiments.compare.entrant import LOCAL_RATE, RATE
 from igc.experiments.format import format_bytes, format_duration, format_factor, format_metric
 
@@ -143,17 +145,24 @@ def compare(recipe: str, folder: Path, options: list[str], jobs: int, hours: flo
 
 
 def publish(task: str) -> None:
-    """Copy a comparison's results into the docs, and rewrite its tables."""
-    lines = read(RUNS / task)
-    if not lines:
+    """Put a comparison's results into the docs, beside those of runs that are not on this machine, and rewrite its tables."""
+    found = read(RUNS / task)
+    if not found:
         return
+    page, file = PAGE.read_text(encoding="utf-8"), RESULTS / f"{task}.json"
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    lines = [*(line for line in known if all(who(line) != who(new) for new in found)), *found]
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{task}.json").write_bytes((RUNS / task / JSON).read_bytes())
+    file.write_text(json.dumps(lines, indent=2) + "\n", encoding="utf-8")
     tables = "\n\n".join(table(group) for group in grouped(lines))
-    page = PAGE.read_text(encoding="utf-8")
     begin, end = f"<!-- {task} -->", f"<!-- end of {task} -->"
-    found = re.sub(f"(?s){re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n{tables}\n{end}", page)
-    PAGE.write_text(found, encoding="utf-8")
+    page = re.sub(f"(?s){re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n{tables}\n{end}", page)
+    PAGE.write_text(page, encoding="utf-8")
+
+
+def who(line: dict[str, Any]) -> tuple[Any, ...]:
+    """What makes two lines the same experiment."""
+    return line["method"], line["budget"], line["budget_bytes"], line["rounds"] if line["budget"] == "rounds" else None
 
 
 def grouped(lines: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
