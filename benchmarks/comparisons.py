@@ -1,10 +1,10 @@
 """The tables of docs/results.md: every method, tuned alike, on three tasks, at equal rounds and at equal bytes.
 
-    python benchmarks/comparisons.py [GRID ...] [--max-hours H] [--jobs N]
+    python benchmarks/comparisons.py [GRID ...] [--max-hours H] [--jobs N] [--again]
 
 Runs `igc compare` into ``runs/comparisons/GRID/``, going on where it was stopped; then puts the objects of its
-``comparison.json`` into ``docs/results/GRID.json``, beside those of runs that were made elsewhere, and rewrites the tables
-of ``docs/results.md`` between their markers. METHOD alone runs methods that are named, by commas, in place of the grid's.
+``comparison.json`` into ``docs/results/GRID.json`` and rewrites the tables of ``docs/results.md`` between their markers.
+Methods that ``docs/results`` has already, from whatever machine, are run anew with --again alone.
 """
 
 from __future__ import annotations
@@ -127,14 +127,18 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", choices=[*GRIDS, []], help="all by default")
     parser.add_argument("--max-hours", type=float)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--again", action="store_true", help="also what docs/results has already")
     asked = parser.parse_args()
     deadline = None if asked.max_hours is None else time.monotonic() + 3600 * asked.max_hours
     for task in asked.tasks or GRIDS:
         grid = GRIDS[task]
-        for methods in grid.methods:
+        done = set() if asked.again else {line["method"] for line in known(task)}
+        for group in grid.methods:
+            methods = ",".join(method for method in group.split(",") if method not in done)
             left = None if deadline is None else max(deadline - time.monotonic(), 0) / 3600
-            compare(grid.recipe, RUNS / task, [*grid.options, "--methods", methods], asked.jobs, left)
-        publish(task)
+            if methods and left != 0:
+                compare(grid.recipe, RUNS / task, [*grid.options, "--methods", methods], asked.jobs, left)
+                publish(task)
 
 
 def compare(recipe: str, folder: Path, options: list[str], jobs: int, hours: float | None) -> None:
@@ -149,15 +153,21 @@ def publish(task: str) -> None:
     found = read(RUNS / task)
     if not found:
         return
-    page, file = PAGE.read_text(encoding="utf-8"), RESULTS / f"{task}.json"
-    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-    lines = [*(line for line in known if all(who(line) != who(new) for new in found)), *found]
+    page = PAGE.read_text(encoding="utf-8")
+    lines = [*(line for line in known(task) if all(who(line) != who(new) for new in found)), *found]
     RESULTS.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(lines, indent=2) + "\n", encoding="utf-8")
+    (RESULTS / f"{task}.json").write_text(json.dumps(lines, indent=2) + "\n", encoding="utf-8")
     tables = "\n\n".join(table(group) for group in grouped(lines))
     begin, end = f"<!-- {task} -->", f"<!-- end of {task} -->"
     page = re.sub(f"(?s){re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n{tables}\n{end}", page)
     PAGE.write_text(page, encoding="utf-8")
+
+
+def known(task: str) -> list[dict[str, Any]]:
+    """What ``docs/results`` has of a grid."""
+    file = RESULTS / f"{task}.json"
+    lines: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    return lines
 
 
 def who(line: dict[str, Any]) -> tuple[Any, ...]:

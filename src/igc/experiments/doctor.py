@@ -15,10 +15,18 @@ import torch
 from igc.fetch import PACKAGES, cache_folder, is_cached
 from igc.projection import kernels
 
+# module -> distribution, extra that brings it, what it is for
 _EXTRAS = {
-    "gguf": ("gguf", "models in GGUF files, such as the recipe shakespeare's"),
-    "accelerate": ("gguf", "models in GGUF files, such as the recipe shakespeare's"),
-    "datasets": ("hub", "data sets from a Hugging Face hub"),
+    "gguf": ("gguf", "gguf", "models in GGUF files, such as the recipe shakespeare's"),
+    "accelerate": ("accelerate", "gguf", "models in GGUF files, such as the recipe shakespeare's"),
+    "datasets": ("datasets", "hub", "data sets from a Hugging Face hub"),
+    "peft": ("peft", "lora", "LoRA layers: model.lora_rank"),
+    "optuna": ("optuna", "tune", "igc tune"),
+    "flwr": ("flwr", "flower", "federations of machines: igc deploy"),
+    "ray": ("ray", "flower-sim", "igc train --engine flower-sim"),
+    "dp_accounting": ("dp-accounting", "privacy", "differential privacy"),
+    "cryptography": ("cryptography", "secure", "secure aggregation"),
+    "tensorboard": ("tensorboard", "tensorboard", "igc train --tensorboard"),
 }
 
 
@@ -56,12 +64,12 @@ def _packages() -> Iterator[Finding]:
     remedy = "" if pip else "missing: data and models cannot be fetched; `python -m ensurepip` installs it"
     yield Finding("pip", pip, remedy or f"{version('pip')}, fetches data and models")
     yield Finding("transformers", True, version("transformers"))
-    for module, (extra, use) in _EXTRAS.items():
+    for module, (distribution, extra, use) in _EXTRAS.items():
         if importlib.util.find_spec(module) is None:
             remedy = f"pip install 'intrinsic-gradient-compression[{extra}]'"
             yield Finding(module, True, f"not installed; needed only for {use}: {remedy}")
         else:
-            yield Finding(module, True, version(module))
+            yield Finding(module, True, version(distribution))
 
 
 def _cache() -> Iterator[Finding]:
