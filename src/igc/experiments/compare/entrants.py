@@ -109,8 +109,12 @@ _SPARSE: Final = (
         {"method.name": "fetchsgd", **_sgd(0.9)},
         start=0.1,
     ),
+    # Plain SGD: momentum would go on moving, and sending, whatever coordinates had a gradient before.
     Entrant(
-        "random-k", "k random coordinates a round (Konecny et al. 2016)", {"method.name": "random-k"}, relative=0.3
+        "random-k",
+        "k random coordinates a round (Konecny et al. 2016)",
+        {"method.name": "random-k", **_sgd()},
+        start=0.01,
     ),
 )
 
