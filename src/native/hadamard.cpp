@@ -5,7 +5,10 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <memory>
+#include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -433,14 +436,27 @@ template <class MakeWorker>
 void in_parallel(int64_t tasks, int64_t rows, int threads, MakeWorker make_worker) {
     int64_t useful = std::min<int64_t>({tasks, std::max<int64_t>(rows / rows_worth_a_thread, 1), threads});
     std::atomic<int64_t> next{0};
+    std::mutex guard;
+    std::exception_ptr failure;
     auto loop = [&] {
-        auto work = make_worker();
-        for (int64_t task; (task = next.fetch_add(1)) < tasks;) work(task);
+        try {
+            auto work = make_worker();
+            for (int64_t task; (task = next.fetch_add(1)) < tasks;) work(task);
+        } catch (...) {  // no memory: nothing may leave a thread, and no thread may be left behind
+            std::lock_guard<std::mutex> lock(guard);
+            failure = std::current_exception();
+        }
     };
     std::vector<std::thread> others;
-    for (int64_t i = 1; i < useful; ++i) others.emplace_back(loop);
+    others.reserve(size_t(std::max<int64_t>(useful - 1, 0)));
+    try {
+        for (int64_t i = 1; i < useful; ++i) others.emplace_back(loop);
+    } catch (const std::system_error&) {
+        // No further thread is to be had: those that are there do all tasks.
+    }
     loop();
     for (auto& other : others) other.join();
+    if (failure) std::rethrow_exception(failure);
 }
 
 void project(const Layout& layout, const Piece* pieces, int64_t count, int64_t start, float* out, int threads) {

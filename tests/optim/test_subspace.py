@@ -241,3 +241,34 @@ def test_steps_too_small_for_bfloat16_add_up() -> None:
         optimizer.step()
     # 200 steps of 1e-4, each a fortieth of what bfloat16 resolves at 1, come to 0.02.
     torch.testing.assert_close(layer.weight.float(), torch.full((4, 4), 0.98), rtol=0, atol=2**-8)
+
+
+def test_a_model_moved_in_place_is_read_again_every_so_many_steps() -> None:
+    model = small_model()
+    reads: list[int] = []
+
+    def reload() -> list[Tensor]:
+        reads.append(len(reads))
+        return list(small_model().parameters())
+
+    projection = projection_for(model)
+    lean = SubspaceOptimizer(
+        model, projection, lambda p: torch.optim.Adam(p, lr=0.1), in_place=True, reload=reload, every=3
+    )
+    train(lean, model, batches())
+    assert len(reads) == STEPS // 4  # three moves, then one from the base
+    lean.resync_()
+    dense = to_dense(projection).double()
+    truth = flat(small_model()).double() + dense @ lean.sigma.detach().double()
+    torch.testing.assert_close(flat(model).double(), truth, rtol=0, atol=1e-6)
+
+
+def test_reload_belongs_to_in_place() -> None:
+    model = small_model()
+    with pytest.raises(ProjectionError, match="in_place=True"):
+        SubspaceOptimizer(
+            model, projection_for(model), lambda p: torch.optim.SGD(p, lr=0.1), reload=lambda: list(model.parameters())
+        )
+    lean = SubspaceOptimizer(model, projection_for(model), lambda p: torch.optim.SGD(p, lr=0.1), in_place=True)
+    with pytest.raises(ProjectionError, match="reload"):
+        lean.resync_()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from igc.errors import ProjectionError
 from igc.projection import InPlaceTheta, Projection, Term, Theta, project_tensors
+from igc.projection.in_place import Reload
 from igc.space import ParameterSpace
 
 
@@ -36,10 +37,13 @@ class SubspaceOptimizer:
         space: which tensors to train; all trainable ones by default.
         in_place: keep no copy of theta_0; the model then drifts from theta_0 + A sigma by rounding (see `InPlaceTheta`),
             and `load_state_dict` takes a model that is at theta_0 and an optimizer that has not stepped.
+        reload: with ``in_place``: gives theta_0's tensors again, in the order of the space, from wherever they are kept;
+            every ``every`` steps, and in `resync_`, the model is computed anew from them, and the drift is gone.
+        every: steps from one re-synchronisation to the next.
 
     Raises:
         SpaceError: the model does not fit the space.
-        ProjectionError: the projection does not fit the space.
+        ProjectionError: the projection does not fit the space, or ``reload`` comes without ``in_place``.
     """
 
     def __init__(
@@ -50,11 +54,17 @@ class SubspaceOptimizer:
         space: ParameterSpace | None = None,
         *,
         in_place: bool = False,
+        reload: Reload | None = None,
+        every: int = 100,
     ) -> None:
         self.space = space or ParameterSpace.of(model)
         self.projection = projection
         self._parameters = self.space.parameters(model)
-        self._theta: Theta | InPlaceTheta = InPlaceTheta(self._parameters) if in_place else Theta(self._parameters)
+        if reload is not None and not in_place:
+            raise ProjectionError("`reload` re-synchronises a model that is moved in place: pass in_place=True with it")
+        self._theta: Theta | InPlaceTheta = (
+            InPlaceTheta(self._parameters, reload, every) if in_place else Theta(self._parameters)
+        )
         device = self._parameters[0].device
         self.sigma = nn.Parameter(torch.zeros(projection.d, device=device))
         self._theta.move_([self._term()])  # a projection of the wrong size is refused here, not at the first step
@@ -67,6 +77,15 @@ class SubspaceOptimizer:
         self.sigma.grad = project_tensors(self.projection, [p.grad for p in self._parameters], sizes)
         self.inner.step()
         self._theta.move_([self._term()])
+
+    def resync_(self) -> None:
+        """End the drift of a model that is moved in place: read theta_0 again, and add A sigma.
+
+        Raises:
+            ProjectionError: nobody said where theta_0 is.
+        """
+        if isinstance(self._theta, InPlaceTheta):
+            self._theta.resync_()
 
     def zero_grad(self) -> None:
         """Free the gradients of the model and of sigma."""
