@@ -57,10 +57,11 @@ class Grid:
         return options if self.examples is None else [*options, "--set", f"evaluation.max_examples={self.examples}"]
 
 
-_RATE = "optimizer.learning_rate"
+_RATE, _BETA = "optimizer.learning_rate", "optimizer.beta2=0.98"
 _ONE_BIT = "static-1bit+codec.down=eden-4"
 _SMALL = f"static+method.dim=1024+{_RATE}=1.58e-3"
 _SCALED = f"static+method.dim=1024+{_RATE}=5e-4+method.scale=calibrated"
+_WIDE = "static-1bit+codec.down=eden-3+method.dim=32768"
 
 GRIDS = {
     "movie-reviews": Grid(
@@ -74,6 +75,15 @@ GRIDS = {
             "powersgd,ffa-lora,uni-lora,random-k,gpart,int4,true-top-k",
             f"local-top-k+optimizer.name=adam+{_RATE}=1.58e-4,fedavg,decomfl,qsgd,fedprox,eden",
         ),
+    ),
+    # The target: ours and uncompressed training, each tuned, over three seeds.
+    "movie-reviews-100": Grid(
+        "movie-reviews",
+        rounds=100,
+        trials=2,
+        examples=1000,
+        further=("--seeds", "3", "--set", _BETA),
+        methods=(f"fedsgd+{_RATE}=1.58e-4,{_WIDE}+{_RATE}=1.5e-3",),
     ),
     "movie-reviews-parts": Grid(
         "movie-reviews",
@@ -102,21 +112,29 @@ GRIDS = {
     ),
     "fashion-mnist": Grid(
         "fashion-mnist",
-        rounds=40,
+        rounds=100,
         trials=2,
         examples=2000,
         methods=(
-            f"static+{_RATE}=5e-3,fedsgd+{_RATE}=1e-3,powersgd+{_RATE}=1e-3,{_ONE_BIT}+{_RATE}=5e-3",
-            f"local-top-k,fetchsgd,random-k+{_RATE}=3e-3,int4+{_RATE}=1e-3,fedavg",
+            f"static+{_RATE}=3e-3,fedsgd+{_RATE}=1e-3,powersgd+{_RATE}=1e-3,{_ONE_BIT}+{_RATE}=3e-3",
+            f"local-top-k,fetchsgd,random-k,int4+{_RATE}=1e-3,fedavg,recipe+{_RATE}=3e-3",
             "time-varying,k-subspace,gpart,true-top-k,fedprox,qsgd,eden,decomfl",
         ),
+    ),
+    "fashion-mnist-bytes": Grid(
+        "fashion-mnist",
+        rounds=400,
+        trials=2,
+        examples=2000,
+        further=("--budget", "20000000"),
+        methods=(f"recipe+{_RATE}=3e-3,static+{_RATE}=3e-3,random-k,powersgd+{_RATE}=1e-3,local-top-k,fedsgd,gpart",),
     ),
     "shakespeare": Grid(
         "shakespeare",
         rounds=30,
         trials=2,
         further=("--validation", "held-out-lines"),
-        methods=(f"{_ONE_BIT},fedsgd,static+method.dim=16384", "static-1bit,uni-lora,fedavg-lora"),
+        methods=(f"{_ONE_BIT},fedsgd,static+method.dim=16384", "powersgd,fedavg-lora,uni-lora"),
     ),
 }
 
@@ -149,7 +167,7 @@ def compare(recipe: str, folder: Path, options: list[str], jobs: int, hours: flo
 
 
 def publish(task: str) -> None:
-    """Put a comparison's results into the docs, beside those of runs that are not on this machine, and rewrite its tables."""
+    """Put a comparison into the docs, beside what other machines ran of it, and rewrite its tables."""
     found = read(RUNS / task)
     if not found:
         return
