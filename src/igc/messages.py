@@ -159,7 +159,13 @@ def _codec_name(tensor: Tensor, way: str) -> str:
     return way if tensor.dim() else "float32"
 
 
-def decode(payload: bytes, agreement: Agreement, kind: Kind, round: int | None = None) -> Message:
+def decode(
+    payload: bytes,
+    agreement: Agreement,
+    kind: Kind,
+    round: int | None = None,
+    due: Mapping[str, Due] | None = None,
+) -> Message:
     """The message in some bytes, or the one error that says what is wrong with them.
 
     Args:
@@ -167,6 +173,8 @@ def decode(payload: bytes, agreement: Agreement, kind: Kind, round: int | None =
         agreement: the receiver's side of it.
         kind: what is due.
         round: the round that is due; None takes any.
+        due: tensors that are; any other is refused before it is decoded, which would take up to 32 times the bytes that it
+            came in. None takes all; `check_tensors` looks at what then is there.
 
     Raises:
         MessageError: a subclass names the first defect found.
@@ -185,7 +193,7 @@ def decode(payload: bytes, agreement: Agreement, kind: Kind, round: int | None =
         raise ProjectionSpecError(f"sent under projection {projection.hex()}, ours is {agreement.projection.hex()}")
     if round is not None and found_round != round:
         raise RoundError(f"sent for round {found_round} in round {round}")
-    return Message(kind, found_round, _read_tensors(body, count))
+    return Message(kind, found_round, _read_tensors(body, count, due))
 
 
 def peek_round(payload: bytes) -> int:
@@ -213,12 +221,16 @@ def check_tensors(message: Message, due: Mapping[str, Due]) -> None:
         raise TensorError(f"tensors {sorted(message.tensors)} where {sorted(due)} were due")
     for name, tensor in message.tensors.items():
         shape, whole = due[name]
-        if tuple(tensor.shape) != tuple(shape):
-            raise TensorError(f"'{name}' has shape {tuple(tensor.shape)}, due was {tuple(shape)}")
+        _check_shape(name, tuple(tensor.shape), tuple(shape))
         if tensor.is_floating_point() == whole:
             raise TensorError(f"'{name}' must hold {'whole' if whole else 'real'} numbers")
         if tensor.is_floating_point() and not _all_finite(tensor):
             raise NotFiniteError(f"'{name}' holds NaN or infinity")
+
+
+def _check_shape(name: str, shape: tuple[int, ...], due: tuple[int, ...]) -> None:
+    if shape != due:
+        raise TensorError(f"'{name}' has shape {shape}, due was {due}")
 
 
 def _all_finite(tensor: Tensor) -> bool:
@@ -242,7 +254,7 @@ def _open(payload: bytes) -> tuple[tuple[bytes, int, int, int, int, int, bytes, 
     return header, body[_HEADER.size :]
 
 
-def _read_tensors(body: memoryview, count: int) -> dict[str, Tensor]:
+def _read_tensors(body: memoryview, count: int, due: Mapping[str, Due] | None) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     at = 0
 
@@ -270,6 +282,10 @@ def _read_tensors(body: memoryview, count: int) -> dict[str, Tensor]:
         # Sizes are compared before anything of that size is allocated; beside a zero, too, they must fit 64 bits.
         if math.prod(shape) > 8 * len(body) or math.prod(size or 1 for size in shape) > _MAX_SPAN:
             raise LengthError(f"'{name}' claims shape {shape} in a message of {len(body)} bytes")
+        if due is not None:
+            if name not in due:
+                raise TensorError(f"tensor '{name}' where {sorted(due)} were due")
+            _check_shape(name, shape, tuple(due[name].shape))
         data = bytes(take(codec.length(shape)))
         try:
             tensors[name] = codec.decode(data, shape)

@@ -238,6 +238,24 @@ def test_a_claimed_size_is_never_allocated(shape: list[int]) -> None:
     assert not survives(payload)  # which measures
 
 
+@pytest.mark.parametrize("due", [{"x": Due((4,))}, {"y": Due((2**22,))}])
+def test_what_is_not_due_is_not_decoded(due: dict[str, Due]) -> None:
+    """One bit a number on the wire, 32 in memory."""
+    payload = encode(
+        Message(Kind.UPLOAD, ROUND, {"x": torch.ones(2**22)}), Agreement(SPACE, PROJECTION, METHOD, "lloyd-1")
+    )
+    tracemalloc.start()
+    try:
+        with pytest.raises(TensorError, match=r"due was \(4,\)|'x' where \['y'\] were due"):
+            decode(payload, OURS, Kind.UPLOAD, ROUND, due)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < len(payload) / 10
+    found = decode(payload, OURS, Kind.UPLOAD, ROUND, {"x": Due((2**22,))})
+    assert torch.equal(found["x"], decode(payload, OURS, Kind.UPLOAD, ROUND)["x"])
+
+
 def test_errors_say_both_sides() -> None:
     message = Message(Kind.UPLOAD, 5, {"sketch": torch.zeros(4)})
     payload = encode(message, OURS)
