@@ -54,7 +54,7 @@ def recipe(folder: Path, **sections: Any) -> Path:
         federation={"rounds": 3, "clients_per_round": 6, "batch_size": 4},
         data={"clients": 6, "partition": "iid", "options": {"test": 20, "validation": 0}},
         optimizer={"name": "adam", "learning_rate": 0.02, "epsilon": 1.0},  # small differences stay small
-        aggregation={"norm_bound": 50.0},
+        aggregation={"norm_bound": 50.0} if "secure" in sections else {"norm_bound": 50.0, "max_weight": 4},
         evaluation={"every": 3},
         **sections,
     )

@@ -31,7 +31,7 @@ def recipe(folder: Path, **sections: Any) -> Recipe:
         federation={"rounds": 1, "clients_per_round": 4, "batch_size": 4, "fused": False},
         data={"clients": 4, "partition": "iid", "options": {"test": 20, "validation": 0}},
         optimizer={"name": "sgd", "learning_rate": 0.1},
-        aggregation={"norm_bound": 50.0},
+        aggregation={"norm_bound": 50.0} if "secure" in sections else {"norm_bound": 50.0, "max_weight": 4},
         checkpoint={"every": 1},
         **sections,
     )

@@ -12,7 +12,7 @@ import torch
 
 from igc.errors import RecipeError, RunError
 from igc.experiments.assemble import assemble
-from igc.experiments.protect import JOURNAL, Journal, build_spending, cohort_seed, digest_with
+from igc.experiments.protect import JOURNAL, Journal, build_protection, build_spending, cohort_seed, digest_with
 from igc.experiments.recipe import Recipe, load
 from igc.experiments.run import Run
 from igc.federation import Fused, InProcess
@@ -25,6 +25,7 @@ PRIVATE: dict[str, Any] = {
     "aggregation": {"norm_bound": 1.0},
     "privacy": {"noise_multiplier": 2.0, "delta": 1e-3, "seed": 1},
 }
+BOUNDED: dict[str, Any] = {"norm_bound": 50.0, "max_weight": 6}
 SECURE: dict[str, Any] = {"aggregation": {"norm_bound": 50.0}, "secure": {"max_weight": 6}}
 
 
@@ -88,6 +89,18 @@ class Quiet:
         ({**SECURE, "method": {"name": "k-subspace", "subspaces": 2}}, "needs three clients a sum, and 4 make 2"),
         ({"aggregation": {"rule": "krum"}}, "aggregation.byzantine: krum needs 5 uploads"),
         ({"aggregation": {"rule": "median", "byzantine": 2}}, "aggregation.byzantine: means nothing where rule"),
+        ({"aggregation": {"norm_bound": 1.0}}, "aggregation.max_weight: missing, and a norm bound with"),
+        ({"aggregation": {"max_weight": 4}}, "aggregation.max_weight: means nothing without aggregation.norm_bound"),
+        ({"aggregation": {"rule": "median", "max_weight": 4}}, "aggregation.max_weight: means nothing where rule"),
+        (
+            {**PRIVATE, "aggregation": {"norm_bound": 1.0, "max_weight": 4}},
+            "max_weight: means nothing where federation",
+        ),
+        ({**SECURE, "aggregation": {"norm_bound": 1.0, "max_weight": 4}}, "beside \\[secure\\]; use secure.max_weight"),
+        (
+            {"aggregation": {**BOUNDED, "over_bound": "reject"}, "codec": {"up": "eden-1"}},
+            "aggregation.over_bound: 'reject' would refuse honest uploads, which codec.up = 'eden-1'",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -99,7 +112,7 @@ def test_what_does_not_go_together_is_a_fault(tiny: Path, changes: dict[str, Any
 def test_methods_without_one_vector_an_upload_are_refused(tiny: Path) -> None:
     tree = load(tiny).to_dict()
     tree["method"] = {"name": "local-top-k"}
-    tree["aggregation"] = {"norm_bound": 1.0}
+    tree["aggregation"] = BOUNDED
     with pytest.raises(RecipeError, match="works on one vector an upload, which local-top-k does not send"):
         Recipe.from_dict(tree)
 
@@ -111,14 +124,13 @@ def test_all_that_does_not_go_together_is_told_at_once(tiny: Path) -> None:
 
 def test_protected_rounds_are_not_fused(tiny: Path) -> None:
     assert isinstance(assemble(load(tiny)).engine, Fused)
-    for change in (PRIVATE, SECURE, {"aggregation": {"rule": "median"}}, {"aggregation": {"norm_bound": 1.0}}):
+    for change in (PRIVATE, SECURE, {"aggregation": {"rule": "median"}}, {"aggregation": BOUNDED}):
         assert isinstance(assemble(changed(tiny, change)).engine, InProcess)
 
 
 def test_both_sides_must_protect_alike(tiny: Path) -> None:
-    from igc.experiments.protect import build_protection
-
-    variants = [{}, SECURE, {"aggregation": {"norm_bound": 50.0}}, {"aggregation": {"norm_bound": 51.0}}]
+    bounds: list[dict[str, Any]] = [BOUNDED, {**BOUNDED, "norm_bound": 51.0}, {**BOUNDED, "max_weight": 7}]
+    variants = [{}, SECURE, *({"aggregation": bound} for bound in bounds)]
     variants += [{**PRIVATE, "privacy": {**PRIVATE["privacy"], "where": "local"}}]
     digests = {digest_with(b"meth", build_protection(changed(tiny, change))) for change in variants}
     assert len(digests) == len(variants)
@@ -194,6 +206,29 @@ def test_a_round_that_a_kill_undid_stays_on_the_account(tiny: Path, tmp_path: Pa
     assert found["epsilon"] == spending.epsilon > spending.accountant.epsilon(0, 4)
 
 
+def test_clients_with_local_noise_count_to_the_servers_own_budget(tiny: Path) -> None:
+    """The last answer that a client gives is the last that the server's account lets it be asked for."""
+    local = {"privacy": {**PRIVATE["privacy"], "where": "local"}}
+    spending = build_spending(changed(tiny, PRIVATE, local), 12)
+    assert spending is not None
+    for most in (1, 2, 7):
+        budget = spending.accountant.epsilon(0, most) + 1e-9
+        recipe = changed(tiny, PRIVATE, local, {"privacy": {"epsilon": budget}})
+        assert build_protection(recipe).answers == most
+    assert build_protection(changed(tiny, PRIVATE, local)).answers is None
+    assert build_protection(changed(tiny, PRIVATE, {"privacy": {"epsilon": 5.0}})).answers is None  # central
+
+
+def test_a_run_with_local_noise_resumes_with_what_its_clients_remember(tiny: Path, tmp_path: Path) -> None:
+    recipe = changed(tiny, PRIVATE, {"privacy": {"where": "local"}})
+    straight = Run.create(recipe, tmp_path / "straight").train(Quiet())
+    with pytest.raises(KeyboardInterrupt):
+        Run.create(recipe, tmp_path / "broken").train(Quiet(stop_after=7))
+    quiet = Quiet()
+    resumed = Run.open(tmp_path / "broken").train(quiet)
+    assert not quiet.warnings and resumed["final_metrics"] == straight["final_metrics"]
+
+
 def test_secret_cohorts_are_others_each_time_and_seeded_ones_are_not(tiny: Path) -> None:
     change = {"federation": {"weights": "uniform", "sampling": "uniform"}, "aggregation": {"norm_bound": 1.0}}
     secret = changed(tiny, change, {"privacy": {"noise_multiplier": 2.0, "delta": 1e-3, "secret_cohorts": True}})
@@ -215,10 +250,11 @@ def sigma(folder: Path) -> torch.Tensor:
 @pytest.mark.parametrize("local_noise", [False, True])
 def test_a_secure_run_is_the_plain_one_to_the_quantisers_step(tiny: Path, tmp_path: Path, local_noise: bool) -> None:
     change: dict[str, Any] = {"federation": {"rounds": 4}, "optimizer": {"name": "sgd", "learning_rate": 0.1}}
-    bound = {"aggregation": SECURE["aggregation"]}
+    bound: dict[str, Any] = {"aggregation": BOUNDED}
     plain, secure = changed(tiny, change, bound), changed(tiny, change, SECURE)
     if local_noise:
         change["federation"] = {"rounds": 4, "weights": "uniform"}
+        bound = {"aggregation": SECURE["aggregation"]}
         bound["privacy"] = {**PRIVATE["privacy"], "where": "local", "noise_multiplier": 1e-3}
         plain, secure = changed(tiny, change, bound), changed(tiny, change, bound, {"secure": {}})
     quiet = Quiet()

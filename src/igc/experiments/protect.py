@@ -39,12 +39,12 @@ def build_protection(recipe: Recipe) -> Protection:
         RunError: a package is missing.
     """
     a, p = recipe.aggregation, recipe.privacy
-    bound = None if a.norm_bound is None else NormBound(a.norm_bound, a.over_bound)
+    bound = None if a.norm_bound is None else NormBound(a.norm_bound, a.over_bound, a.max_weight)
     noise = None
     if p is not None and a.norm_bound is not None:
         noise = GaussianNoise(p.noise_multiplier * a.norm_bound, None if p.seed is None else child_seed(p.seed, _NOISE))
     where = "central" if p is None else p.where
-    return Protection(bound, _rule(recipe), noise, where, _secure(recipe))
+    return Protection(bound, _rule(recipe), noise, where, _answers(recipe), _secure(recipe))
 
 
 def build_spending(recipe: Recipe, clients: int) -> Spending | None:
@@ -113,6 +113,14 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._lines.close()
+
+
+def _answers(recipe: Recipe) -> int | None:
+    """How many answers the budget leaves a client that adds its own noise."""
+    p = recipe.privacy
+    if p is None or p.where == "central" or p.epsilon is None:
+        return None
+    return Accountant(p.where, p.noise_multiplier, p.delta).most(p.epsilon)
 
 
 def _rule(recipe: Recipe) -> Rule | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from igc.codecs import CODECS
 from igc.experiments.settings import (
     K_SUBSPACE,
     ONE_SKETCH,
@@ -30,18 +31,23 @@ class AggregationSettings(Section):
         byzantine: of trimmed-mean and krum: how many uploads of a round (of each subspace) may be anything.
         keep: of krum: of how many uploads the mean is taken; 1 is Krum, more is Multi-Krum.
         norm_bound: the largest L2 norm of an upload's vector; clients scale theirs down to it. None: no bound.
-        over_bound: what the server does with an upload that is longer all the same: ``clip`` or ``reject``.
+        max_weight: of mean with a norm bound: the most predictions that a client counts for, which the bound needs where
+            ``federation.weights`` is ``examples``; clients lower theirs to it.
+        over_bound: what the server does with an upload that is longer, or claims more, all the same: ``clip`` or
+            ``reject``.
     """
 
     applies: ClassVar[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "byzantine": {"rule": ("trimmed-mean", "krum")},
         "keep": {"rule": ("krum",)},
+        "max_weight": {"rule": ("mean",)},
     }
 
     rule: Literal["mean", "median", "trimmed-mean", "krum"] = "mean"
     byzantine: PositiveInt = 1
     keep: PositiveInt = 1
     norm_bound: Positive | None = None
+    max_weight: Annotated[int, Field(ge=1, lt=2**32)] | None = None
     over_bound: Literal["clip", "reject"] = "clip"
 
 
@@ -97,7 +103,7 @@ def misfits(recipe: Recipe) -> list[tuple[str, str]]:
             found.append(
                 ("aggregation.rule", f"{a.rule} does not go with [{name}], which is about sums; set it to 'mean'")
             )
-    return [*found, *_of_privacy(recipe), *_of_security(recipe), *_of_the_rule(recipe)]
+    return [*found, *_of_the_bound(recipe), *_of_privacy(recipe), *_of_security(recipe), *_of_the_rule(recipe)]
 
 
 def _of_the_rest(recipe: Recipe, guards: list[str]) -> list[tuple[str, str]]:
@@ -124,6 +130,39 @@ def _of_the_rest(recipe: Recipe, guards: list[str]) -> list[tuple[str, str]]:
         )
     if recipe.codec.error_feedback:
         found.append((name, "would clip what codec.error_feedback makes good later; remove one of the two"))
+    return found
+
+
+def _of_the_bound(recipe: Recipe) -> list[tuple[str, str]]:
+    """A bound on vectors is none on a client unless its weight has one; robust rules believe no weight."""
+    a, place = recipe.aggregation, "aggregation.max_weight"
+    by_examples = recipe.federation.weights == "examples"
+    found = []
+    if a.max_weight is None:
+        # Differential privacy asks for uniform weights, and secure aggregation for a largest one of its own.
+        if a.norm_bound is not None and a.rule == "mean" and by_examples and not (recipe.privacy or recipe.secure):
+            found.append(
+                (
+                    place,
+                    "missing, and a norm bound with federation.weights = 'examples' needs it, since a client may claim any"
+                    " weight; set the most that one counts, or federation.weights to 'uniform'",
+                )
+            )
+    elif recipe.secure is not None:
+        found.append((place, "means nothing beside [secure]; use secure.max_weight"))
+    elif not by_examples:
+        found.append((place, "means nothing where federation.weights = 'uniform'; remove it"))
+    elif a.norm_bound is None:
+        found.append((place, "means nothing without aggregation.norm_bound; set that, too, or remove it"))
+    codec = recipe.codec.up
+    if a.norm_bound is not None and a.over_bound == "reject" and not CODECS[codec].lossless:
+        found.append(
+            (
+                "aggregation.over_bound",
+                f"'reject' would refuse honest uploads, which codec.up = '{codec}' may lengthen once they are within the"
+                " bound; set it to 'clip', or codec.up to 'float32'",
+            )
+        )
     return found
 
 

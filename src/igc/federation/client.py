@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -37,14 +38,17 @@ def respond(
         MessageError: the download must not be used.
         MissedError: the download builds on an epoch that the memory lacks.
         NonFiniteError: the loss or the gradient is NaN or infinite.
-        SecureError: the server asks for what would give an upload away.
+        RefusedError: the server asks for what would give an upload away, or tell more than the client's budget allows.
     """
     download = decode(payload, agreement, Kind.DOWNLOAD)
 
     def upload(memory: Any, download: Message) -> tuple[Any, dict[str, Any]]:
-        memory = method.client_init() if memory is None else memory
-        memory, tensors = method.upload(memory, download, worker_for(download.round))
-        return memory, protection.on_client(tensors, download.round, client)
+        account = protection.on_answer(memory, download.round)
+        before = memory if account is None else account.inner
+        before = method.client_init() if before is None else before
+        after, tensors = method.upload(before, download, worker_for(download.round))
+        after = after if account is None else dataclasses.replace(account, inner=after)
+        return after, protection.on_client(tensors, download.round, client)
 
     if protection.secure is None:
         memory, tensors = upload(memory, download)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from igc.errors import IgcError
+
 
 class Request(NamedTuple):
     """A download on its way to a client.
@@ -40,6 +42,10 @@ class Reply(NamedTuple):
 DROPPED = "dropped"
 ABSENT = "absent"
 MISSED = "missed"
+
+
+class RefusedError(IgcError):
+    """A client gives no answer, because it would tell more than the recipe lets it; its reply has the reason."""
 
 
 class Engine(Protocol):

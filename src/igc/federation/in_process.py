@@ -11,10 +11,9 @@ from weakref import WeakValueDictionary
 from torch import Tensor
 
 from igc.federation.client import respond
-from igc.federation.engine import DROPPED, MISSED, Reply, Request
+from igc.federation.engine import DROPPED, MISSED, RefusedError, Reply, Request
 from igc.federation.protection import UNPROTECTED, Protection
 from igc.federation.sampling import Dropout
-from igc.federation.secure.settings import SecureError
 from igc.federation.worker import NonFiniteError, Workplace
 from igc.messages import Agreement
 from igc.methods import Method, MissedError, Worker
@@ -88,7 +87,7 @@ class InProcess:
             memory, payload = respond()
         except MissedError:
             return Reply(client, position, None, MISSED)
-        except SecureError as error:
+        except RefusedError as error:
             return Reply(client, position, None, str(error))
         except NonFiniteError as error:
             if self._non_finite == "stop":
@@ -111,7 +110,7 @@ class InProcess:
         Raises:
             MissedError: the client lacks an epoch.
             NonFiniteError: the loss is not finite.
-            SecureError: the server asks for what would give an upload away.
+            RefusedError: the server asks for what the client does not give.
         """
         worker_for = worker_for or partial(self._workplace.worker, request.client)
         return respond(

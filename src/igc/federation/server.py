@@ -36,7 +36,7 @@ class RoundResult:
         learning_rate: of the server's step.
         traffic: the ledger's lines of the round.
         asked: clients that were sampled.
-        clipped: clients whose uploads the server had to cut to the norm bound.
+        clipped: clients whose uploads the server had to cut to the norm bound, or to the largest weight.
         skipped: why no step was taken although uploads came; empty: one was, or none came.
     """
 
@@ -184,13 +184,14 @@ class Server:
         """Add an upload to the mean; the reason, if it cannot be used."""
         assert reply.payload is not None
         try:
-            upload = decode(reply.payload, self._agreement, Kind.UPLOAD, turn.round)
-            check_tensors(upload, self.method.due_in(self.state))
+            due = self.method.due_in(self.state)
+            upload = decode(reply.payload, self._agreement, Kind.UPLOAD, turn.round, due)
+            check_tensors(upload, due)
             group = self.method.group(upload, turn)
-            weight = int(upload["weight"])
-            if weight < 1:
-                raise TensorError(f"'weight' is {weight}; an upload stands for at least one prediction")
-            vector, cut = self.protection.admit(self.method.contribution(upload))
+            claimed = int(upload["weight"])
+            if claimed < 1:
+                raise TensorError(f"'weight' is {claimed}; an upload stands for at least one prediction")
+            vector, weight, cut = self.protection.admit(self.method.contribution(upload), claimed)
         except MessageError as error:
             return str(error)
         if cut:
@@ -202,7 +203,7 @@ class Server:
 
 @dataclass
 class _Tally:
-    """Who did not answer, whose answer was left out and why, and whose was cut to the norm bound."""
+    """Who did not answer, whose answer was left out and why, and whose was cut to the bound."""
 
     dropped: list[str] = field(default_factory=list)
     rejected: dict[str, str] = field(default_factory=dict)

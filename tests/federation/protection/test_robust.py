@@ -15,7 +15,7 @@ from torch import Tensor
 
 from igc.federation import NonFiniteError, Reply
 from igc.federation.aggregate import SkippedRoundError
-from igc.federation.protection import Krum, Median, Protection, RobustMean, Rule, TrimmedMean
+from igc.federation.protection import Krum, Median, NormBound, Protection, RobustMean, Rule, TrimmedMean
 from igc.messages import Kind, Message, decode, encode
 from igc.methods import Static
 from igc.optim import Sgd
@@ -102,12 +102,23 @@ def test_too_few_uploads_are_no_ground_for_a_step() -> None:
     assert not federation.server.state.sigma.any() and federation.server.round == 1
 
 
-POISONS = {"sign-flip x100": -100.0, "NaN": float("nan"), "huge": 1e30}
-DEFENCES: dict[str, Rule | None] = {
-    "mean": None,
-    "median": Median(),
-    "trimmed-mean": TrimmedMean(1),
-    "krum": Krum(1, 4),
+LIMIT = 2.0  # honest uploads are about as long
+HEAVIEST = 2**32 - 1  # the largest weight that fits a message
+EXAMPLES = 20  # of each client
+POISONS: dict[str, tuple[float, int]] = {  # by what the upload is multiplied, the weight that it claims
+    "sign-flip x100": (-100.0, EXAMPLES),
+    "NaN": (float("nan"), EXAMPLES),
+    "huge": (1e30, EXAMPLES),
+    "sign-flip, heaviest": (-1.0, HEAVIEST),
+    "sign-flip x100, heaviest": (-100.0, HEAVIEST),
+}
+DEFENCES: dict[str, Protection] = {
+    "mean": Protection(),
+    "norm bound without a largest weight": Protection(NormBound(LIMIT)),
+    "norm bound": Protection(NormBound(LIMIT, max_weight=EXAMPLES)),
+    "median": Protection(rule=Median()),
+    "trimmed-mean": Protection(rule=TrimmedMean(1)),
+    "krum": Protection(rule=Krum(1, 4)),
 }
 
 
@@ -118,26 +129,27 @@ def linear(clients: int, seed: int, examples: int) -> dict[str, list[tuple[Tenso
 
 
 @cache
-def train(defence: str, factor: float | None) -> tuple[float, float, int]:
-    """Loss before and after 40 rounds of ten clients, the first of which multiplies what it should send."""
+def train(defence: str, poison: str | None) -> tuple[float, float, int]:
+    """Loss before and after 40 rounds of ten clients, the first of which sends poison; and how often it was rejected."""
     federation = Federation(
         Static,
         d=64,
-        clients=linear(10, seed=1, examples=20),
+        clients=linear(10, seed=1, examples=EXAMPLES),
         per_round=10,
         optimizer=Sgd(0.5),
         learning_rate=0.02,
-        protection=Protection(rule=DEFENCES[defence]),
+        protection=DEFENCES[defence],
     )
 
-    def poison(round: int, reply: Reply) -> Reply:
-        if reply.client != "c0" or reply.payload is None or factor is None:
+    def tamper(round: int, reply: Reply) -> Reply:
+        if reply.client != "c0" or reply.payload is None or poison is None:
             return reply
         upload = decode(reply.payload, federation.agreement, Kind.UPLOAD)
-        tensors = {**upload.tensors, "sketch": upload["sketch"] * factor}
+        factor, weight = POISONS[poison]
+        tensors = {**upload.tensors, "sketch": upload["sketch"] * factor, "weight": torch.tensor(weight)}
         return reply._replace(payload=encode(Message(Kind.UPLOAD, round, tensors), federation.agreement))
 
-    federation.engine.tamper = poison
+    federation.engine.tamper = tamper
     task = federation.workplace.task
     test = [example for examples in linear(4, seed=9, examples=50).values() for example in examples]
     before = task.evaluate(federation.model, test)["loss"]
@@ -151,13 +163,15 @@ def train(defence: str, factor: float | None) -> tuple[float, float, int]:
 
 @pytest.mark.parametrize("defence", DEFENCES)
 @pytest.mark.parametrize("poison", POISONS)
-def test_a_poisoning_client_ruins_the_plain_mean_and_not_the_robust_ones(poison: str, defence: str) -> None:
+def test_a_poisoning_client_ruins_the_plain_mean_and_not_a_protected_one(poison: str, defence: str) -> None:
     _, clean, _ = train("mean", None)
-    before, after, rejected = train(defence, POISONS[poison])
+    before, after, rejected = train(defence, poison)
     assert clean < 0.6 * before  # there is something to lose
+    _, weight = POISONS[poison]
+    ruined = defence == "mean" or (weight == HEAVIEST and defence == "norm bound without a largest weight")
     if poison == "NaN":  # never reaches an aggregate, whatever the rule
         assert rejected == 40
-    if defence == "mean" and poison != "NaN":
+    if ruined and poison != "NaN":
         assert not after < before
     else:
         assert after < before - 0.7 * (before - clean)

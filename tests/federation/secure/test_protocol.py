@@ -13,6 +13,7 @@ from torch import Tensor
 from igc.federation import Reply, Request
 from igc.federation.engine import DROPPED
 from igc.federation.protection import NormBound, Protection
+from igc.federation.secure.client import words
 from igc.federation.secure.quantiser import Quantiser
 from igc.federation.secure.settings import SecureSettings
 from igc.messages import Kind, Message, decode, encode
@@ -223,3 +224,85 @@ def test_a_client_that_does_not_clip_cannot_carry_the_sum_past_the_bound_unseen(
     stages(made).tamper = tamper
     (result,) = made.run(1)
     assert "the sum's norm" in result.skipped
+
+
+def resumed(made: Federation, round: int, state: Any) -> None:
+    """The server is killed, and goes on from a checkpoint; clients, which are elsewhere, remember what they did."""
+    made.server.round, made.server.state = round, state
+
+
+def test_a_server_that_runs_a_round_again_gets_no_second_sum_and_training_goes_on() -> None:
+    """The difference of two sums of one round, with and without a client, would be its upload."""
+    made = federation()
+    made.run(1)
+    checkpoint = made.server.state
+    made.run(2)  # rounds 1 and 2 are lost with the server
+    assert not torch.equal(made.server.state.sigma, checkpoint.sigma)
+    resumed(made, 1, checkpoint)
+    stages(made).lose = {0: {"c2"}}
+    seen = len(stages(made).seen)
+    for round in (1, 2):
+        (result,) = made.run(1)
+        assert result.round == round and result.clients == 0 and result.loss is None
+        assert result.skipped.startswith("secure aggregation: 0 clients sent keys")
+        assert result.dropped == ("c2",) and result.rejected.keys() == set(made.clients) - {"c2"}
+        assert all("it has sent a masked upload for round 3 before" in reason for reason in result.rejected.values())
+    assert len(stages(made).seen) == seen  # not even keys
+    assert torch.equal(made.server.state.sigma, checkpoint.sigma)
+    stages(made).lose = {}
+    for result in made.run(3):
+        assert not result.skipped and not result.rejected and result.clients == CLIENTS
+    assert not torch.equal(made.server.state.sigma, checkpoint.sigma)
+
+
+def test_clients_that_sent_no_masked_upload_begin_a_round_again() -> None:
+    """Keys alone give nothing away: who dropped out of a round before its upload can take part when it comes again."""
+    made, start = federation(threshold=0.51), federation().server.state
+    stages(made).lose = {2: {"c0", "c1", "c3", "c4", "c5", "c6"}}
+    made.run(1)
+    resumed(made, 0, start)
+    stages(made).lose = {}
+    (result,) = made.run(1)
+    assert not result.skipped and result.clients == CLIENTS - 1 and result.rejected.keys() == {"c2"}
+
+
+LOW_ORDER = (  # RFC 7748 and Bernstein, "Curve25519", 2006: all points of order 1, 2, 4 and 8, and their other encodings
+    0,
+    1,
+    325606250916557431795983626356110631294008115727848805560023387167927233504,
+    39382357235489614581723060781553021112529911719440698176882885853963445705823,
+    2**255 - 20,
+    2**255 - 19,
+    2**255 - 18,
+)
+
+
+@pytest.mark.parametrize(
+    "fault", ["box is mask", "mask is zero", "keys of two", *(f"low order {i}" for i in range(len(LOW_ORDER)))]
+)
+def test_who_sends_no_proper_keys_is_left_out_alone_and_named(fault: str) -> None:
+    made = federation()
+    copied: list[Tensor] = []
+
+    def tamper(stage: int, reply: Reply) -> Reply:
+        if stage != 0 or reply.payload is None or reply.client not in ("c1", "c3"):
+            return reply
+        keys = decode(reply.payload, made.agreement, Kind.UPLOAD)["keys"].clone()
+        if fault == "keys of two":
+            copied.append(keys)
+            keys = copied[0]  # the two of them have agreed on it
+        elif reply.client == "c3":
+            if fault == "box is mask":
+                keys[0] = keys[1]
+            elif fault == "mask is zero":
+                keys[1] = 0
+            else:
+                point = LOW_ORDER[int(fault.rsplit(maxsplit=1)[-1])].to_bytes(32, "little")
+                keys[1] = words([point])[0]
+        return reply._replace(payload=encode(Message(Kind.UPLOAD, 0, {"keys": keys}), made.agreement))
+
+    stages(made).tamper = tamper
+    (result,) = made.run(1)
+    guilty = {"c1", "c3"} if fault == "keys of two" else {"c3"}
+    assert not result.skipped and result.clients == CLIENTS - len(guilty)
+    assert result.rejected.keys() == guilty and all("stage 'keys'" in reason for reason in result.rejected.values())

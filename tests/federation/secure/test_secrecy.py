@@ -169,3 +169,22 @@ def test_a_lone_client_gives_nothing(three: Three) -> None:
     three.share(0)
     with pytest.raises(SecureError, match="are needed"):
         three.mask(0, [], [])
+
+
+def test_a_round_is_masked_once_and_so_is_every_earlier_one() -> None:
+    memory = Memory(round=4, stage=3, masked=4)
+    for round in (0, 4):
+        with pytest.raises(SecureError, match="has sent a masked upload for round 5 before"):
+            respond(SETTINGS, REACH, memory, Message(Kind.DOWNLOAD, round, {"stage": torch.tensor(0)}), upload)
+    begun, _ = respond(SETTINGS, REACH, memory, Message(Kind.DOWNLOAD, 5, {"stage": torch.tensor(0)}), upload)
+    assert (begun.round, begun.masked) == (5, 4)
+
+
+def test_what_was_masked_is_remembered_through_all_stages(three: Three) -> None:
+    assert [memory.masked for memory in three.memories] == [-1] * 3
+    to_the_end(three)
+    three.unmask(0, [0, 1, 2], [])
+    assert [memory.masked for memory in three.memories] == [0] * 3
+    for i in range(3):
+        with pytest.raises(SecureError, match="has sent a masked upload for round 1 before"):
+            three.ask(i, download(0))

@@ -20,9 +20,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from igc.errors import RunError
+
+_ROUNDS: Final = 2**32  # that a message can be of
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,17 @@ class Accountant:
 
         sensitivity = 2.0 if self.mode == "local" else 1.0
         return float(get_epsilon_gaussian(self.noise_multiplier / sensitivity / math.sqrt(participations), self.delta))
+
+    def most(self, budget: float) -> int:
+        """How often a client may take part within a budget; without amplification, where only that counts."""
+        assert not self.amplified
+        least, beyond = 0, 1
+        while beyond < _ROUNDS and self.epsilon(beyond, beyond) <= budget:
+            least, beyond = beyond, 2 * beyond
+        while beyond - least > 1:
+            middle = (least + beyond) // 2
+            least, beyond = (middle, beyond) if self.epsilon(middle, middle) <= budget else (least, middle)
+        return least
 
     def _sampled(self, rounds: int) -> float:
         if rounds == 0:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from igc.federation.aggregate import Aggregation, WeightedMean
+from igc.federation.protection.answered import Answered
 from igc.federation.protection.bound import NormBound
 from igc.federation.protection.noise import GaussianNoise
 from igc.federation.protection.robust import RobustMean, Rule
@@ -27,10 +28,11 @@ class Protection:
     """The steps of a run; by default there are none.
 
     Attributes:
-        bound: on the norm of uploads.
+        bound: on the norm of uploads, and on their weights.
         rule: in place of the weighted mean.
         noise: of differential privacy, its std that of the sum of uploads ("central") or of one upload ("local").
         where: who adds it.
+        answers: with local noise: how many a client gives at most, whatever the server asks; None: any number.
         secure: how uploads are summed so that the server sees the sum alone.
     """
 
@@ -38,6 +40,7 @@ class Protection:
     rule: Rule | None = None
     noise: GaussianNoise | None = None
     where: Literal["central", "local"] = "central"
+    answers: int | None = None
     secure: SecureSettings | None = None
 
     @property
@@ -56,6 +59,8 @@ class Protection:
         found: dict[str, Any] = {}
         if self.bound is not None:
             found["norm_bound"] = self.bound.limit
+            if self.bound.max_weight is not None:
+                found["max_weight"] = self.bound.max_weight
         if self.local and self.noise is not None:
             found["local_noise"] = self.noise.std
         if self.secure is not None:
@@ -68,6 +73,18 @@ class Protection:
         assert self.bound is not None
         return self.bound.limit + (NOISE_REACH * self.noise.std if self.local and self.noise is not None else 0.0)
 
+    def on_answer(self, memory: Any, round: int) -> Answered | None:
+        """A client's own account with one more answer, which it is about to give; None: it adds no noise, and keeps none.
+
+        Args:
+            memory: what it remembers; None before its first round.
+            round: that it is asked for.
+
+        Raises:
+            AnsweredError: it gives no answer.
+        """
+        return (memory or Answered()).after(round, self.answers) if self.local else None
+
     def on_client(self, tensors: Mapping[str, Tensor], round: int, client: str) -> dict[str, Tensor]:
         """What a client sends in place of its upload: clipped, then with noise if that is the client's part.
 
@@ -76,18 +93,21 @@ class Protection:
         found = dict(tensors)
         if self.bound is not None:
             found["sketch"] = self.bound.clip(found["sketch"])
+            found["weight"] = torch.tensor(self.bound.weight(int(found["weight"])))
         if self.local and self.noise is not None:
             found["sketch"] = self.noise.add(found["sketch"], round, client)
             found["weight"], found["loss"] = torch.tensor(1), torch.tensor(0.0)
         return found
 
-    def admit(self, vector: Tensor) -> tuple[Tensor, bool]:
-        """What the server takes of an upload's vector, and whether it had to cut it; noise it cannot tell from the rest.
+    def admit(self, vector: Tensor, weight: int) -> tuple[Tensor, int, bool]:
+        """What the server takes of an upload, vector and weight, and whether it had to cut it.
+
+        Noise it cannot tell from the rest.
 
         Raises:
-            BoundError: the vector is too long to be used.
+            BoundError: the upload is too long or too heavy to be used.
         """
-        return (vector, False) if self.bound is None or self.local else self.bound.admit(vector)
+        return (vector, weight, False) if self.bound is None or self.local else self.bound.admit(vector, weight)
 
     def aggregation(self) -> Aggregation:
         """A fresh aggregation for one round."""

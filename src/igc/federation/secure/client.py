@@ -40,6 +40,7 @@ class Memory:
         peers: neighbour -> its public key for masks, in hexadecimal.
         boxes: neighbour -> the key that seals what the two send each other.
         shares: holder's own number -> the shares of that client's secrets, mask key and seed, in hexadecimal.
+        masked: the latest round for which it sent a masked upload; -1: none yet.
     """
 
     inner: Any = None
@@ -51,6 +52,7 @@ class Memory:
     peers: dict[str, str] = field(default_factory=dict)
     boxes: dict[str, str] = field(default_factory=dict)
     shares: dict[str, str] = field(default_factory=dict)
+    masked: int = -1
 
 
 def respond(
@@ -84,10 +86,19 @@ def respond(
 
 
 def _keys(memory: Memory, round: int) -> tuple[Memory, dict[str, Tensor]]:
-    """Fresh keys, one pair to seal shares, one to agree on masks."""
+    """Fresh keys, one pair to seal shares, one to agree on masks; of a round that it masked an upload for, none again.
+
+    The difference of two sums of one round, over all clients and over all but one, is that one's upload. A server that was
+    killed and goes on from before the round asks for just that.
+    """
+    if round <= memory.masked:
+        raise SecureError(
+            f"it has sent a masked upload for round {memory.masked + 1} before, and begins no round up to that one again:"
+            " two sums of a round could give an upload away"
+        )
     box, mask = secrets.token_bytes(SECRET_BYTES), secrets.token_bytes(SECRET_BYTES)
     tensors = {"keys": words([crypto.public(box), crypto.public(mask)])}
-    return Memory(memory.inner, round, 0, (box.hex(), mask.hex())), tensors
+    return Memory(memory.inner, round, 0, (box.hex(), mask.hex()), masked=memory.masked), tensors
 
 
 def _shares(settings: SecureSettings, memory: Memory, download: Message) -> tuple[Memory, dict[str, Tensor]]:
@@ -119,6 +130,7 @@ def _shares(settings: SecureSettings, memory: Memory, download: Message) -> tupl
         {str(p): keys[2 * i + 1].hex() for i, p in enumerate(neighbours)},
         {str(p): key.hex() for p, key in boxes.items()},
         {str(position): dealt[position].hex()},
+        memory.masked,
     )
     return after, {"sealed": words(sealed)}
 
@@ -147,7 +159,7 @@ def _masked(
         between = crypto.mask(crypto.agree(mask, bytes.fromhex(memory.peers[str(p)]), "mask"), len(hidden))
         hidden += between if memory.position < p else -between
     peers = {str(p): memory.peers[str(p)] for p in senders}
-    after = Memory(inner, memory.round, 2, (), memory.position, memory.quorum, peers, {}, shares)
+    after = Memory(inner, memory.round, 2, (), memory.position, memory.quorum, peers, {}, shares, memory.round)
     return after, {"masked": torch.from_numpy(hidden.astype(np.int64))}
 
 
@@ -161,7 +173,7 @@ def _unmask(memory: Memory, download: Message) -> tuple[Memory, dict[str, Tensor
         raise SecureError(f"{len(there)} uploads came, and a sum of fewer than {memory.quorum} says too much of each")
     pairs = {p: bytes.fromhex(memory.shares[str(p)]) for p in everybody}
     rows = [pairs[p][SECRET_BYTES:] for p in there] + [pairs[p][:SECRET_BYTES] for p in gone]
-    return Memory(memory.inner, memory.round, 3), {"shares": words(rows)}
+    return Memory(memory.inner, memory.round, 3, masked=memory.masked), {"shares": words(rows)}
 
 
 def _levels(settings: SecureSettings, reach: float, tensors: Mapping[str, Tensor]) -> Words:

@@ -37,6 +37,15 @@ def public(secret: bytes) -> bytes:
     return X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
 
 
+def is_public(key: bytes) -> bool:
+    """Whether others can agree with it: not where it is a point of low order, which makes zero of every secret key."""
+    try:
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(key))
+    except ValueError:
+        return False
+    return True
+
+
 def agree(secret: bytes, other: bytes, purpose: str) -> bytes:
     """The 32 bytes that two parties have in common, each from its own secret key and the other's public one.
 

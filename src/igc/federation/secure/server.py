@@ -18,6 +18,7 @@ neighbourhood stays. Uploads are summed as they come: the server holds d numbers
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -158,7 +159,7 @@ class SecureRound:
         for reply in self._carry(requests):
             assert reply.payload is not None
             try:
-                answer = decode(reply.payload, self._agreement, Kind.UPLOAD, self._round)
+                answer = decode(reply.payload, self._agreement, Kind.UPLOAD, self._round, due[reply.client])
                 check_tensors(answer, due[reply.client])
             except MessageError as error:
                 self._refuse(reply.client, f"stage '{STAGES[stage]}': {error}")
@@ -169,8 +170,17 @@ class SecureRound:
         members = {m.turn.client: m for group in groups.values() for m in group.members}
         due = {"keys": Due((2, SECRET_BYTES // 4), whole=True)}
         turns = {client: m.turn for client, m in members.items()}
-        for client, answer in self._ask(0, {client: {} for client in members}, turns, dict.fromkeys(members, due)):
-            members[client].keys = byte_rows(answer["keys"])
+        asked = self._ask(0, {client: {} for client in members}, turns, dict.fromkeys(members, due))
+        sent = {client: byte_rows(answer["keys"]) for client, answer in asked}
+        owners = Counter(key for keys in sent.values() for key in keys)
+        for client, keys in sent.items():
+            # Handed on, they would make its neighbours refuse.
+            if any(owners[key] > 1 for key in keys):
+                self._refuse(client, "stage 'keys': its keys are alike, or another client's too")
+            elif not all(map(crypto.is_public, keys)):
+                self._refuse(client, "stage 'keys': what it sent is no public key that others can agree with")
+            else:
+                members[client].keys = keys
         for group in groups.values():
             group.members = [m for m in group.members if m.keys]
             for position, member in enumerate(group.members):

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
-from igc.errors import DataError, IgcError
+from igc.errors import DataError
+from igc.federation.engine import RefusedError
 
 MODULUS_BITS: Final = 32  # masked numbers travel as uint32
 LEAST_BITS: Final = 8
@@ -14,7 +15,7 @@ LOSS_MOST: Final = 64.0  # a larger loss counts as this
 STAGES: Final = ("keys", "shares", "masked", "unmask")
 
 
-class SecureError(IgcError):
+class SecureError(RefusedError):
     """A client refuses, because what it is asked for would give an upload away, or makes no sense."""
 
 
