@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.server.superlink.linkstate.utils import create_message_error_unavailable_res_message
 
+from igc.deployment.flower import engine as engines
+from igc.deployment.flower import server_app
 from igc.deployment.flower.client_app import client_app
 from igc.deployment.flower.server_app import create_or_open, train
 from igc.deployment.flower.settings import RunSettings
+from igc.deployment.flower.simulation import SETTINGS
 from igc.deployment.flower.wire import RECORD, Answer, pack_answers, unpack_answers, unpack_order
 from igc.errors import RunError, TrainingError
 from igc.experiments import checkpoint
 from igc.experiments.progress import RoundRecord, RunInfo
 from igc.experiments.recipe import Recipe, load
 from igc.experiments.run import Run
-from support.grid import FakeGrid, Node, identify
+from igc.federation import Dropout, Request
+from support.grid import RUN, FakeGrid, Node, identify
 from support.tiny import write_recipe
 
 FAST = RunSettings(deadline=0.2, patience=0.2)
@@ -268,6 +277,69 @@ def test_a_node_cannot_answer_for_clients_of_another(tiny: Path, tmp_path: Path)
     assert_same(tmp_path / "run", tmp_path / "here")
 
 
+def test_a_node_that_claims_everybodys_clients_gets_none_of_them(tiny: Path, tmp_path: Path) -> None:
+    recipe = load(tiny, ["federation.clients_per_round=6"])
+    Run.create(recipe, tmp_path / "here").train(Silent())
+    grid = federation(recipe)
+
+    def come(message: Message, reply: Message) -> Message:
+        if 99 not in grid.nodes:  # after the others, as a node that answers late has to
+            bad(grid.add(99, client_app(recipe), {"partition-id": 0, "num-partitions": 1}, {}), garbage)
+        return reply
+
+    bad(grid.nodes[100], come)
+    warnings, told = go(recipe, tmp_path / "run", grid)
+    assert any("node 99 claims 6 clients that others have" in event.get("text", "") for event in told)
+    assert warnings == []
+    assert not [m for m in grid.sent if m.metadata.message_type == "train" and m.metadata.dst_node_id == 99]
+    assert_same(tmp_path / "run", tmp_path / "here")
+
+
+def test_with_an_allowlist_it_does_not_matter_who_answers_first(tiny: Path, tmp_path: Path) -> None:
+    recipe = load(tiny, ["federation.clients_per_round=6"])
+    Run.create(recipe, tmp_path / "here").train(Silent())
+    grid = FakeGrid()
+    bad(grid.add(99, client_app(recipe), {"partition-id": 0, "num-partitions": 1}, {}), garbage)
+    grid.nodes |= federation(recipe).nodes
+    owners = "100: client-0, client-3\n101: client-[14]\n102: client-2, client-5"
+    go(recipe, tmp_path / "run", grid, FAST.model_copy(update={"owners": owners}))
+    assert_same(tmp_path / "run", tmp_path / "here")
+
+
+@pytest.mark.parametrize("word", ["absent", "dropped"])
+def test_a_node_cannot_talk_its_download_out_of_the_ledger_nor_its_refusal_away(
+    word: str, tiny: Path, tmp_path: Path
+) -> None:
+    def talk(message: Message, reply: Message) -> Message:
+        asked = unpack_order(message.content).clients
+        return Message(pack_answers(dict.fromkeys(asked, Answer(None, word))), reply_to=message)
+
+    recipe = load(tiny, ["federation.clients_per_round=6"])
+    grid = federation(recipe)
+    bad(grid.nodes[102], talk)
+    warnings, _ = go(recipe, tmp_path / "run", grid)
+    assert sorted(warnings)[:2] == [f"round 1: left out client 'client-{i}': its node says: {word}" for i in (2, 5)]
+    assert all(account["fields"]["downloads"] == 3 for account in accounts(tmp_path / "run").values())
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["rejected"], line["dropped"]) for line in lines[1:]] == [(2, 0)] * 3
+
+
+@pytest.mark.parametrize("by_the_superlink", [True, False])
+def test_that_nobody_answered_is_the_superlinks_to_say(by_the_superlink: bool, tiny: Path, tmp_path: Path) -> None:
+    def silence(message: Message, reply: Message) -> Message:
+        if by_the_superlink:
+            return create_message_error_unavailable_res_message(message.metadata, "node_unavail")
+        return Message(Error(code=5, reason="nobody here"), reply_to=message)
+
+    recipe = load(tiny, ["federation.clients_per_round=6", "federation.rounds=1"])
+    grid = federation(recipe)
+    bad(grid.nodes[102], silence)
+    warnings, _ = go(recipe, tmp_path / "run", grid)
+    (line,) = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()][1:]
+    assert (line["dropped"], line["rejected"]) == ((2, 0) if by_the_superlink else (0, 2))
+    assert len(warnings) == line["rejected"]
+
+
 def test_stragglers_are_dropped_at_the_deadline_and_count_as_sent(tiny: Path, tmp_path: Path) -> None:
     recipe = load(tiny, ["federation.clients_per_round=6", "federation.rounds=2"])
     grid = federation(recipe)
@@ -333,6 +405,107 @@ def test_clients_with_data_of_their_own(tiny: Path, tmp_path: Path) -> None:
     warnings, _ = go(recipe, tmp_path / "run", grid, settings)
     assert warnings == []
     assert accounts(tmp_path / "run").keys() == {"left", "right"}
+
+
+def test_a_server_that_cannot_begin_says_why_and_leaves_no_run(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(TrainingError, match=r"0 of 6 clients came"):
+        serve(tiny, FakeGrid(), tmp_path / "run", patience=0.1)
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in told] == ["server", "waiting", "failed"]
+    assert "0 of 6 clients came" in told[-1]["error"]
+    assert not (tmp_path / "run" / "recipe.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "last"),
+    [
+        (ZeroDivisionError("division by zero"), {"event": "failed", "error": "ZeroDivisionError: division by zero"}),
+        (KeyboardInterrupt(), {"event": "stopped", "reason": "KeyboardInterrupt"}),
+    ],
+)
+def test_whatever_ends_a_server_is_told(
+    error: BaseException, last: dict[str, str], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(server_app, "train", broken)
+    with pytest.raises(type(error)):
+        serve(tiny, FakeGrid(), tmp_path / "run")
+    event = json.loads((tmp_path / "run" / "events.jsonl").read_text().splitlines()[-1])
+    assert event.items() >= last.items()
+
+
+def test_nobody_is_late_in_a_simulation(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed = itertools.count(0, 3600)  # an hour at each look
+    monkeypatch.setattr(engines, "time", SimpleNamespace(monotonic=passed.__next__, sleep=lambda seconds: None))
+    recipe = load(tiny, ["federation.clients_per_round=6", "federation.rounds=1"])
+    grid = federation(recipe)
+    looks = itertools.count()
+    bad(grid.nodes[102], lambda message, reply: reply if next(looks) > 50 else None)
+    warnings, told = go(recipe, tmp_path / "run", grid, SETTINGS)
+    assert (warnings, [event for event in told if event["event"] == "late"]) == ([], [])
+    assert next(passed) > 50 * 3600
+
+
+class Uploads:
+    """Nodes with one client each, which answer at once, in whatever order they are looked for."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.asked: dict[str, Message] = {}
+
+    def get_nodes(self) -> list[NodeInfo]:
+        return []
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = f"m{len(self.asked)}"
+            self.asked[message.metadata.message_id] = message
+        return [message.metadata.message_id for message in messages]
+
+    def pull_messages(self, ids: Iterable[str]) -> list[Message]:
+        orders = {number: self.asked.pop(number) for number in ids if number in self.asked}
+        return [
+            Message(pack_answers({client: Answer(bytes(self.length)) for client in unpack_order(order.content).clients}),
+                    reply_to=order)
+            for order in orders.values()
+        ]  # fmt: skip
+
+
+def peak(clients: int, length: int) -> int:
+    """Bytes that an exchange takes at most, over nodes with a client each."""
+    names = [f"c{i}" for i in range(clients)]
+    grid = Uploads(length)
+    roll: Any = SimpleNamespace(
+        node_of={name: i + 2 for i, name in enumerate(names)}, refresh=lambda *_: None, trust=lambda _: None
+    )
+    engine = engines.FlowerEngine(
+        grid, roll, "s", Dropout(0.0, 0), deadline=60, patience=1, tell=lambda event, **facts: None
+    )
+    tracemalloc.start()
+    total = sum(
+        len(reply.payload or b"")
+        for reply in engine.exchange(0, [Request(name, i, b"download") for i, name in enumerate(names)])
+    )
+    assert total == clients * length
+    found = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return found
+
+
+def test_a_server_holds_no_upload_after_its_turn() -> None:
+    length = 1_000_000
+    few, many = peak(4, length), peak(40, length)
+    assert many < few + length  # 36 more uploads do not take the place of one
+
+
+def serve(recipe: Path, grid: Any, folder: Path, **settings: Any) -> None:
+    """What Flower does with a ServerApp."""
+    context = Context(RUN, 1, {}, RecordDict(), {"out": str(folder), **settings})
+    server_app.server_app(recipe)(grid, context)
 
 
 def bad(node: Node, behave: Callable[[Message, Message], Message | None]) -> None:

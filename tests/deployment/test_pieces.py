@@ -18,6 +18,7 @@ from flwr.cli.config_utils import load_and_validate
 from flwr.clientapp import ClientApp
 
 from igc.deployment.events import EventLog
+from igc.deployment.flower.client_app import answer
 from igc.deployment.flower.memory import ContextMemories, FolderMemories, pack, unpack
 from igc.deployment.flower.project import write_project
 from igc.deployment.flower.roll import Roll
@@ -38,6 +39,7 @@ from igc.deployment.flower.wire import (
 )
 from igc.errors import RecipeError, RunError
 from igc.experiments.recipe import load
+from igc.federation import Request
 from igc.methods.time_varying import Memory
 from support.command import igc
 from support.grid import FakeGrid, identify
@@ -51,7 +53,7 @@ def _server() -> None:
 def test_what_is_packed_comes_back() -> None:
     order = Order("abc", 3, ("a", "é"), (b"\x00\xff", b""))
     assert unpack_order(pack_order(order)) == order
-    answers = {"a": Answer(b"\x01"), "b": Answer(None, "missed")}
+    answers = {"a": Answer(b"\x01"), "b": Answer(None, "missed")}  # the one word of the engine's that a client may say
     assert unpack_answers(pack_answers(answers), ["a", "b"]) == answers
     assert unpack_answers(pack_answers(answers), ["b"]) == {"b": answers["b"]}
     presence = Presence(("a", "b"), "0.1")
@@ -75,6 +77,13 @@ def test_answers_that_igc_did_not_write_are_refused(record: dict[str, Any] | Non
     content = RecordDict() if record is None else RecordDict({RECORD: ConfigRecord(record)})
     with pytest.raises(WireError):
         unpack_answers(content, ["a"])
+
+
+@pytest.mark.parametrize("word", ["absent", "dropped", "missed ", "Missed", ""])
+def test_a_clients_words_never_pass_for_the_engines(word: str) -> None:
+    (answer,) = unpack_answers(pack_answers({"a": Answer(None, word)}), ["a"]).values()
+    assert answer.error == (f"its node says: {word}" if word else "")
+    assert (answer.payload is None) == bool(word)  # an answer that is neither is an upload, an empty one
 
 
 def test_other_peoples_words_are_made_safe_to_print() -> None:
@@ -128,10 +137,6 @@ def test_the_roll_knows_who_is_where() -> None:
     roll.refresh(["c"], 1)
     assert roll.node_of == {"a": 1, "b": 1, "c": 2}
     assert told == ["node-joined", "node-joined", "warning", "warning"]  # of a stranger, and of b's second place
-    roll.doubt(1)
-    assert roll.node_of == {"a": 1, "b": 2, "c": 2}  # better one that answers
-    roll.trust(1)
-    assert roll.node_of["b"] == 1
     del grid.nodes[1]
     roll.refresh(["b"], 1)
     assert roll.node_of == {"b": 2, "c": 2}
@@ -165,6 +170,15 @@ def test_nodes_say_whose_data_they_have() -> None:
         NodeSettings.read({}, "").served(everybody)
 
 
+def test_events_outlive_the_folder_of_a_run_that_could_not_begin(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    log = EventLog(stream)
+    log.write_to(tmp_path / "gone")
+    log.tell("failed", error="no clients")
+    assert json.loads(stream.getvalue())["error"] == "no clients"
+    assert not (tmp_path / "gone").exists()
+
+
 def test_events_are_lines_of_json(tmp_path: Path) -> None:
     stream = io.StringIO()
     log = EventLog(stream)
@@ -194,6 +208,65 @@ def test_a_project_is_what_flower_takes(tmp_path: Path) -> None:
         assert done.stdout == f"{side.title()}App\n"
     connections = tomllib.loads((tmp_path / "fed" / ".flwr" / "config.toml").read_text())
     assert connections["superlink"]["loopback"]["address"] == "127.0.0.1:8123"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "extras"),
+    [
+        ("movie-reviews", [], "flower"),
+        ("shakespeare", [], "flower,gguf"),
+        ("movie-reviews", ["model.lora_rank=4"], "flower,lora"),
+        ("movie-reviews", ["codec.up=float32", "aggregation.norm_bound=1", "secure.max_weight=4"], "flower,secure"),
+        (
+            "movie-reviews",
+            [
+                "aggregation.norm_bound=1",
+                "federation.weights=uniform",
+                "privacy.noise_multiplier=1",
+                "privacy.delta=1e-5",
+            ],
+            "flower,privacy",
+        ),
+    ],
+)
+def test_a_project_names_what_its_recipe_needs(recipe: str, settings: list[str], extras: str, tmp_path: Path) -> None:
+    write_project(tmp_path / "fed", load(recipe, settings), RunSettings(), nodes=2, port=1)
+    project = tomllib.loads((tmp_path / "fed" / "pyproject.toml").read_text())["project"]
+    (needed,) = project["dependencies"]
+    assert needed.startswith(f"intrinsic-gradient-compression[{extras}]>=")
+    known = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert set(extras.split(",")) <= known["optional-dependencies"].keys()
+
+
+class Stub:
+    """Clients that upload their own name."""
+
+    names = ("a", "b", "c")
+    engine: Any
+
+    def __init__(self) -> None:
+        self.engine = self
+
+    def respond(self, request: Request, memory: Any) -> tuple[Any, bytes]:
+        if request.client == "a":
+            raise MemoryError("out of memory")
+        return None, request.client.encode()
+
+
+def test_one_clients_failure_leaves_the_answers_of_its_node_alone() -> None:
+    class Full(ContextMemories):  # type: ignore[misc]
+        def put(self, session: str, client: str, memory: Any) -> None:
+            if client == "b":
+                raise OSError(28, "No space left on device")
+
+    order = Order("s", 0, ("a", "b", "c", "d"), (b"",) * 4)
+    clients: Any = Stub()
+    assert answer(clients, order, Full(RecordDict())) == {
+        "a": Answer(None, "MemoryError: out of memory"),
+        "b": Answer(None, "OSError: [Errno 28] No space left on device"),
+        "c": Answer(b"c"),
+        "d": Answer(None, "its data are not on this node"),
+    }
 
 
 @pytest.mark.parametrize("name", ["a_b", "1st", "x" * 33])

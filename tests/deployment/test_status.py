@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from igc.cli import app
-from igc.deployment.events import EVENTS, EventLog, read_events
+from igc.deployment.events import EVENTS, EventLog, EventObserver, read_events, this_process
 from igc.deployment.status import read_status, show
 from igc.errors import RunError
-from igc.experiments.metrics import METRICS
+from igc.experiments import metrics
+from igc.experiments.metrics import METRICS, JsonLines
+from igc.experiments.progress import RoundRecord
 from igc.experiments.recipe import load
 from igc.experiments.run import Run
 from support.tiny import write_recipe
@@ -72,6 +76,76 @@ def test_nodes_come_and_go_and_trouble_is_shown(folder: Path) -> None:
     assert "last heard of 1:" in shown
     log.tell("failed", error="none of its 2 clients came")
     assert read_status(folder).state == "failed: none of its 2 clients came"
+
+
+def log_of(folder: Path, **server: Any) -> EventLog:
+    """The log of a server that begins."""
+    log = EventLog(stream=None)
+    log.write_to(folder)
+    log.tell("server", **(server or this_process()))
+    return log
+
+
+def test_nodes_of_a_server_before_are_not_there(folder: Path) -> None:
+    log_of(folder).tell("node-joined", node=17, clients=3)
+    log = log_of(folder)
+    assert (read_status(folder).nodes, read_status(folder).state) == ({}, "waiting for clients")
+    log.tell("node-joined", node=18, clients=2)
+    assert read_status(folder).nodes == {"18": 2}
+
+
+def test_a_run_that_was_extended_trains_although_it_was_finished(folder: Path) -> None:
+    log = log_of(folder)
+    log.tell("finished")
+    assert read_status(folder).state == "finished"
+    longer = read_status(folder).rounds + 2
+    recipe = (folder / "recipe.toml").read_text()
+    (folder / "recipe.toml").write_text(recipe.replace("rounds = 3", f"rounds = {longer}"))
+    log = log_of(folder)
+    log.tell("start")
+    status = read_status(folder)
+    assert (status.state, status.done, status.rounds) == ("training", 3, longer)
+    (folder / EVENTS).unlink()  # as of a run in one process
+    assert read_status(folder).state == "finished"
+    with JsonLines(folder / METRICS) as lines:
+        lines.append({**metrics.read(folder / METRICS)[-1], "round": 4})
+    assert read_status(folder).state == f"4 of {longer} rounds done"
+
+
+def test_a_server_that_was_killed_has_stopped(folder: Path) -> None:
+    (folder / "summary.json").unlink()
+    code = (
+        "import json, sys; from igc.deployment.events import this_process; print(json.dumps(this_process())); input()"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        server = json.loads(process.stdout.readline())
+        log_of(folder, **server).tell("start")
+        assert read_status(folder).state == "training"
+        process.kill()
+    assert read_status(folder).state == "stopped: the server's process is gone"
+    log_of(folder, **{**server, "host": "elsewhere"}).tell("start")
+    assert read_status(folder).state == "training"  # as far as can be known from here
+    log_of(folder, **{**this_process(), "born": "long ago"}).tell("start")
+    assert read_status(folder).state.startswith("stopped")  # another process has its number now
+    log_of(folder).tell("stopped", reason="KeyboardInterrupt")
+    assert read_status(folder).state == "stopped: KeyboardInterrupt"
+
+
+def test_what_privacy_has_cost_is_shown(folder: Path) -> None:
+    spent = RoundRecord(
+        round=3, rounds=3, loss=None, bytes_up=1, bytes_down=1, total_up=1, total_down=1, total_messages=1, seconds=1.0,
+        clients=2, metric_name="accuracy", metric=None, metrics={}, epsilon=1.2345,
+    )  # fmt: skip
+    with JsonLines(folder / METRICS) as lines:
+        lines.append(spent.to_json())
+    EventObserver(log_of(folder).tell).round(spent)
+    assert read_status(folder).epsilon == 1.2345
+    assert "epsilon           1.23" in text(folder)
+    assert (
+        json.loads(CliRunner().invoke(app, ["federation", "status", str(folder), "--json"]).output)["epsilon"] == 1.2345
+    )
 
 
 def test_rejections_add_up_over_rounds(folder: Path) -> None:

@@ -9,6 +9,7 @@ from uuid import uuid4
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.supercore.task_identity import TaskIdentity
 
 RUN = 7
@@ -40,6 +41,7 @@ class FakeGrid:
 
     nodes: dict[int, Node] = field(default_factory=dict)
     sent: list[Message] = field(default_factory=list)
+    keys: dict[int, bytes] = field(default_factory=dict)
     _waiting: dict[str, bytes] = field(default_factory=dict)
 
     def add(
@@ -49,8 +51,8 @@ class FakeGrid:
         self.nodes[number] = Node(app, context)
         return self.nodes[number]
 
-    def get_node_ids(self) -> list[int]:
-        return list(self.nodes)
+    def get_nodes(self) -> list[NodeInfo]:
+        return [NodeInfo(node_id=number, public_key=self.keys.get(number, b"")) for number in self.nodes]
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         taken = []

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO, final
@@ -38,6 +41,36 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     return events
 
 
+def this_process() -> dict[str, Any]:
+    """What a server says of itself, by which `is_gone` finds it again."""
+    return {"host": socket.gethostname(), "process": os.getpid(), "born": _born(os.getpid())}
+
+
+def is_gone(event: Mapping[str, Any]) -> bool:
+    """Whether the process of a "server" event is known not to run any more; on another machine it may."""
+    try:
+        number = int(event["process"])
+        if os.name != "posix" or event["host"] != socket.gethostname() or number < 1:
+            return False
+        if _born(number) != event["born"]:
+            return True
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, KeyError, TypeError, ValueError):
+        return False
+    return False
+
+
+def _born(process: int) -> str:
+    """When a process began, so that a later one with its number is not taken for it; empty where nobody says."""
+    try:
+        state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return "" if state in "ZX" else fields[18]
+    except (OSError, IndexError):
+        return ""
+
+
 @final
 class EventLog:
     """Writes each event to a stream and, once it is known, to a run's ``events.jsonl``.
@@ -62,7 +95,8 @@ class EventLog:
             self._stream.write(line + "\n")
             self._stream.flush()
         if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
+            # A new run that cannot even begin takes its folder back.
+            with suppress(FileNotFoundError), self._path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
 
 

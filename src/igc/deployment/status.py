@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,13 +13,26 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from igc.deployment.events import EVENTS, read_events
+from igc.deployment.events import EVENTS, is_gone, read_events
+from igc.errors import RunError
 from igc.experiments import metrics
 from igc.experiments.format import format_bytes, format_duration, format_metric
 from igc.experiments.run import SUMMARY, Run
 
 _RECENT: Final = 5  # events that are shown
-_TROUBLE: Final = ("node-left", "node-failed", "node-error", "late", "not-sent", "waiting", "warning", "failed")
+_WAITING: Final = "waiting for clients"
+_TRAINING: Final = "training"
+_TROUBLE: Final = (
+    "node-left",
+    "node-failed",
+    "node-error",
+    "late",
+    "not-sent",
+    "waiting",
+    "warning",
+    "failed",
+    "stopped",
+)
 
 
 @dataclass
@@ -28,8 +42,8 @@ class Status:
     Attributes:
         title: the recipe's.
         rounds: T.
-        state: "waiting for clients", "training", "finished" or "failed: ..."; "stopped" where no event says more.
-        nodes: node -> how many clients it has; of nodes that are there.
+        state: "waiting for clients", "training", "finished", "failed: ..." or "stopped", by somebody or by a kill.
+        nodes: node -> how many clients it has; of nodes that are there, as the latest server knows.
         done: rounds done.
         total_up: bytes of all uploads.
         total_down: bytes of all downloads.
@@ -77,10 +91,14 @@ def read_status(folder: Path) -> Status:
     for event in events:
         _follow(status, event)
     status.trouble = [event for event in events if event.get("event") in _TROUBLE][-_RECENT:]
-    if (folder / SUMMARY).is_file():
-        status.state = "finished"
-    elif not events and status.done:
-        status.state = f"{status.done} of {status.rounds} rounds done"
+    servers = [event for event in events if event["event"] == "server"]
+    if status.state in (_WAITING, _TRAINING) and servers and is_gone(servers[-1]):
+        status.state = "stopped: the server's process is gone"
+    if not events or status.state.startswith("stopped"):  # a run goes on in one process, too, which writes no events
+        if _summarised(folder) == status.done >= (status.rounds if events else 1):
+            status.state = "finished"
+        elif status.done and not events:
+            status.state = f"{status.done} of {status.rounds} rounds done"
     return status
 
 
@@ -121,6 +139,16 @@ def show(status: Status, now: datetime) -> RenderableType:
     return Group(*shown)
 
 
+def _summarised(folder: Path) -> int | None:
+    """The rounds that a run had when it was finished; None where it never was."""
+    try:
+        return int(json.loads((folder / SUMMARY).read_text())["rounds"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"cannot read {folder / SUMMARY}: {error}") from error
+
+
 def _count(status: Status, line: Mapping[str, Any]) -> None:
     status.done = int(line["round"])
     status.total_up, status.total_down = int(line["total_up"]), int(line["total_down"])
@@ -136,18 +164,22 @@ def _count(status: Status, line: Mapping[str, Any]) -> None:
 def _follow(status: Status, event: Mapping[str, Any]) -> None:
     status.latest = datetime.fromisoformat(str(event["time"]))
     kind, node = event["event"], str(event.get("node", ""))
-    if kind == "start":
-        status.state = "training"
+    if kind == "server":
+        status.state, status.nodes = _WAITING, {}
+    elif kind == "start":
+        status.state = _TRAINING
     elif kind == "node-joined":
         status.nodes[node] = int(event["clients"])
     elif kind == "node-left":
         status.nodes.pop(node, None)
     elif kind == "waiting":
-        status.state = "waiting for clients"
+        status.state = _WAITING
     elif kind == "round":
-        status.state = "training"
+        status.state = _TRAINING
     elif kind == "failed":
         status.state = f"failed: {event['error']}"
+    elif kind == "stopped":
+        status.state = f"stopped: {event.get('reason', '')}"
     elif kind == "finished":
         status.state = "finished"
 

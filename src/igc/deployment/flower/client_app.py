@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from flwr.app import Context, Message
@@ -51,7 +52,10 @@ def client_app(recipe: Recipe | Path, simulated: RunSettings | None = None) -> C
 
 
 def answer(clients: Clients, order: Order, memories: Memories) -> dict[str, Answer]:
-    """Each client's answer to its download; one that fails leaves the others alone."""
+    """Each client's answer to its download; one that fails, for want of disk space for instance, leaves the others alone.
+
+    A client whose memory cannot be kept gives no upload: the server would build on what the client has forgotten.
+    """
     answers = {}
     for position, (client, payload) in enumerate(zip(order.clients, order.payloads, strict=True)):
         if client not in clients.names:
@@ -60,13 +64,15 @@ def answer(clients: Clients, order: Order, memories: Memories) -> dict[str, Answ
         try:
             memory = memories.get(order.session, client)
             memory, upload = clients.engine.respond(Request(client, position, payload), memory)
+            memories.put(order.session, client, memory)
+            answers[client] = Answer(upload)
         except MissedError:
             answers[client] = Answer(None, MISSED)
         except IgcError as error:
             answers[client] = Answer(None, str(error))
-        else:
-            memories.put(order.session, client, memory)
-            answers[client] = Answer(upload)
+        except Exception as error:
+            logging.getLogger("igc").exception("client '%s' failed", client)
+            answers[client] = Answer(None, f"{type(error).__name__}: {error}")
     return answers
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, final
+from typing import Any, Final, NamedTuple, final
 
 from flwr.app import Message, MessageType
+from flwr.common.constant import SUPERLINK_NODE_ID
 
 from igc.deployment.events import Tell
 from igc.deployment.flower.roll import Carrier, Roll
@@ -17,14 +18,26 @@ from igc.federation.engine import ABSENT, DROPPED
 
 # Flower's own errors that say: nobody answered (ErrorCode of flwr.common.constant).
 SILENCE: Final = {3: "message unavailable", 4: "reply unavailable", 5: "node unavailable"}
-SPARE_S: Final = 5.0  # a message outlives its deadline by so much, for clocks that differ
+# A message outlives its deadline by so much, the more of both: clocks differ, and sums take time.
+SPARE_S: Final = 5.0
+SPARE: Final = 0.1
+
+
+class _Parcel(NamedTuple):
+    """What a node was sent in one message, and has not answered."""
+
+    message: str
+    node: int
+    clients: tuple[str, ...]
 
 
 @final
 class FlowerEngine:
     """Carries a round's requests to the nodes that have the clients' data.
 
-    Replies come in the order of requests, whoever was first: sums are then the same, bit for bit, on every engine.
+    Replies come in the order of requests, whoever was first: sums are then the same, bit for bit, on every engine. A
+    message is fetched when the first of its clients has its turn, and an answer is let go of once it is passed on: all that
+    is held came in one message with an answer whose turn it was.
     A client's NaN never stops the training here: its reply is left out, whatever ``federation.non_finite`` says.
 
     Args:
@@ -32,7 +45,7 @@ class FlowerEngine:
         roll: knows which node has whose data.
         session: names the run, over all its resumptions.
         dropout: which clients are to be silent by the recipe; they are not troubled.
-        deadline: seconds for a round; who answers later has not answered.
+        deadline: seconds for an exchange; who answers later has not answered.
         patience: seconds to wait for a round's clients where none of them is there.
         tell: is told what goes wrong.
         poll: seconds between two looks for replies.
@@ -67,84 +80,88 @@ class FlowerEngine:
             TrainingError: none of the clients came within the engine's patience.
         """
         silent = {r.client for r in requests if self._dropout.drops(round, r.position)}
-        pending, node_of = self._send(round, [request for request in requests if request.client not in silent])
+        parcels = self._send(round, [request for request in requests if request.client not in silent])
+        parcel_of = {client: parcel for parcel in parcels for client in parcel.clients}
+        pending = {parcel.message: parcel for parcel in parcels}
         answers: dict[str, Answer] = {}
         end = time.monotonic() + self._deadline
         for request in requests:
             client = request.client
             if client in silent:
                 yield Reply(client, request.position, None, DROPPED)
-                continue
-            if client not in node_of:
+            elif client not in parcel_of:
                 yield Reply(client, request.position, None, ABSENT)
-                continue
-            while client not in answers and pending:
-                self._receive(round, pending, answers, node_of)
-                if client in answers or not pending:
-                    break
-                if time.monotonic() >= end:
-                    for clients in pending.values():
-                        self._tell("late", round=round + 1, node=node_of[clients[0]], clients=list(clients))
-                        self._roll.doubt(node_of[clients[0]])
-                    pending.clear()
-                else:
-                    time.sleep(self._poll)
-            answer = answers.get(client, Answer(None, DROPPED))
-            yield Reply(client, request.position, answer.payload, answer.error)
+            else:
+                self._wait_for(round, parcel_of[client], pending, answers, end)
+                answer = answers.pop(client, Answer(None, DROPPED))
+                yield Reply(client, request.position, answer.payload, answer.error)
 
     def close(self) -> None:
         """Nothing to let go of: the grid is Flower's."""
 
-    def _send(self, round: int, requests: Sequence[Request]) -> tuple[dict[str, tuple[str, ...]], dict[str, int]]:
-        """Send; returns message -> whose answers are due to it, and client -> node of those who were sent something."""
+    def _send(self, round: int, requests: Sequence[Request]) -> list[_Parcel]:
+        """Send to the nodes that have the clients, one after the other."""
         clients = [request.client for request in requests]
         if not clients:
-            return {}, {}
+            return []
         self._roll.refresh(clients, self._patience)
-        if not self._roll.node_of.keys() & set(clients):
-            self._tell("waiting", round=round + 1, clients=clients)
-            if not self._roll.wait_for(clients, 1, self._patience):
-                raise TrainingError(
-                    f"round {round + 1}: none of its {len(clients)} clients came within {self._patience:g} s; start their"
-                    " SuperNodes, then run the app again: it goes on after the last complete round"
-                )
-        known = self._roll.node_of
-        node_of = {client: known[client] for client in clients if client in known}
-        messages = []
-        parts: list[list[Request]] = []
-        for node in dict.fromkeys(node_of.values()):  # in the order of requests
-            part = [request for request in requests if node_of.get(request.client) == node]
-            order = Order(self._session, round, tuple(r.client for r in part), tuple(r.payload for r in part))
-            ttl = self._deadline + SPARE_S
-            messages.append(Message(pack_order(order), node, MessageType.TRAIN, ttl=ttl, group_id=str(round + 1)))
-            parts.append(part)
-        accepted = set(self._grid.push_messages(messages))
-        pending = {}
-        for message, part in zip(messages, parts, strict=True):
+        if not self._roll.node_of.keys() & set(clients) and not self._roll.wait_for(
+            clients, 1, self._patience, round=round + 1
+        ):
+            raise TrainingError(
+                f"round {round + 1}: none of its {len(clients)} clients came within {self._patience:g} s; start their"
+                " SuperNodes, then run the app again: it goes on after the last complete round"
+            )
+        parts: dict[int, list[Request]] = {}  # node -> requests to it, both in the order of requests
+        node_of = self._roll.node_of
+        for request in requests:
+            if request.client in node_of:
+                parts.setdefault(node_of[request.client], []).append(request)
+        ttl = self._deadline + max(SPARE_S, SPARE * self._deadline)
+        parcels = []
+        for node, part in parts.items():
             names = tuple(request.client for request in part)
-            if message.metadata.message_id in accepted:
-                pending[message.metadata.message_id] = names
+            order = Order(self._session, round, names, tuple(request.payload for request in part))
+            message = Message(pack_order(order), node, MessageType.TRAIN, ttl=ttl, group_id=str(round + 1))
+            taken = set(self._grid.push_messages([message]))  # which gives the message its id
+            if message.metadata.message_id in taken:
+                parcels.append(_Parcel(message.metadata.message_id, node, names))
             else:
-                self._tell("not-sent", round=round + 1, node=message.metadata.dst_node_id, clients=list(names))
-                for name in names:
-                    del node_of[name]
-        return pending, node_of
+                self._tell("not-sent", round=round + 1, node=node, clients=list(names))
+        return parcels
+
+    def _wait_for(
+        self, round: int, parcel: _Parcel, pending: dict[str, _Parcel], answers: dict[str, Answer], end: float
+    ) -> None:
+        """Until a parcel is answered, or, at the end of the deadline, all that are not are late."""
+        while parcel.message in pending:
+            late = time.monotonic() >= end
+            self._receive(round, list(pending) if late else [parcel.message], pending, answers)
+            if late:
+                for other in pending.values():
+                    self._tell("late", round=round + 1, node=other.node, clients=list(other.clients))
+                    self._roll.doubt(other.node)
+                pending.clear()
+            elif parcel.message in pending:
+                time.sleep(self._poll)
 
     def _receive(
-        self, round: int, pending: dict[str, tuple[str, ...]], answers: dict[str, Answer], node_of: dict[str, int]
+        self, round: int, messages: Sequence[str], pending: dict[str, _Parcel], answers: dict[str, Answer]
     ) -> None:
-        """Take what has come, off ``pending`` and into ``answers``."""
-        for reply in self._grid.pull_messages(list(pending)):
-            asked = pending.pop(reply.metadata.reply_to_message_id, None)
-            if asked is None:
+        """Take what has come of some messages, off ``pending`` and into ``answers``."""
+        for reply in self._grid.pull_messages(messages):
+            parcel = pending.pop(reply.metadata.reply_to_message_id, None)
+            if parcel is None:
                 continue
-            node = node_of[asked[0]]
+            asked, node = parcel.clients, parcel.node
             if reply.has_error():
                 code, reason = reply.error.code, printable(reply.error.reason or "")
                 self._tell("node-error", round=round + 1, node=node, clients=list(asked), code=code, reason=reason)
-                if code in SILENCE:
+                # A node may send any code; that nobody answered is the SuperLink's to say.
+                silence = code in SILENCE and reply.metadata.src_node_id == SUPERLINK_NODE_ID
+                if silence:
                     self._roll.doubt(node)
-                error = DROPPED if code in SILENCE else f"its node failed: {reason or f'Flower error {code}'}"
+                error = DROPPED if silence else f"its node failed: {reason or f'Flower error {code}'}"
                 answers.update(dict.fromkeys(asked, Answer(None, error)))
                 continue
             self._roll.trust(node)

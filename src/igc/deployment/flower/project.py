@@ -15,6 +15,7 @@ from igc.deployment.flower.settings import RunSettings
 from igc.errors import RunError
 from igc.experiments.atomic import write_atomically
 from igc.experiments.recipe import Recipe
+from igc.fetch import PACKAGES
 
 PACKAGE: Final = "igc_app"
 HOME: Final = ".flwr"
@@ -59,6 +60,29 @@ def write_project(folder: Path, recipe: Recipe, settings: RunSettings, nodes: in
     return [folder / path for path in files]
 
 
+def extras(recipe: Recipe) -> list[str]:
+    """What both sides of a recipe need beside igc itself, by the names of its extras."""
+    needed = {
+        "flower": True,
+        "gguf": _is_gguf(recipe.model.source),
+        "hub": recipe.data.source == "sst2" and recipe.data.path is None,
+        "lora": recipe.model.lora_rank is not None,
+        "privacy": recipe.privacy is not None,
+        "secure": recipe.secure is not None,
+    }
+    return [name for name, is_needed in needed.items() if is_needed]
+
+
+def _is_gguf(source: str) -> bool:
+    """Whether a model is a GGUF file, or a folder or package with one."""
+    kind, _, name = source.partition(":")
+    if kind == "package":
+        members = getattr(PACKAGES.get(name), "members", ())
+        return any(member.endswith(".gguf") for member in members)
+    path = Path(source).expanduser()
+    return path.suffix == ".gguf" or (not (path / "config.json").is_file() and any(path.glob("*.gguf")))
+
+
 def _pyproject(name: str, recipe: Recipe, settings: RunSettings) -> dict[str, Any]:
     components = {f"{side}app": f"{PACKAGE}.{side}_app:app" for side in ("server", "client")}
     return {
@@ -69,7 +93,7 @@ def _pyproject(name: str, recipe: Recipe, settings: RunSettings) -> dict[str, An
             "description": recipe.title,
             "license": "Apache-2.0",
             "requires-python": ">=3.11",
-            "dependencies": [f"intrinsic-gradient-compression[flower]>={igc.__version__}"],
+            "dependencies": [f"intrinsic-gradient-compression[{','.join(extras(recipe))}]>={igc.__version__}"],
         },
         "tool": {
             "hatch": {"build": {"targets": {"wheel": {"packages": ["."]}}}},

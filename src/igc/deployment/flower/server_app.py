@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from igc.deployment.events import EventLog, EventObserver, Tell
+from igc.deployment.events import EventLog, EventObserver, Tell, this_process
 from igc.deployment.flower.engine import FlowerEngine
+from igc.deployment.flower.owners import CLAIMS, Claims, Owners
 from igc.deployment.flower.roll import Carrier, Roll
 from igc.deployment.flower.settings import RunSettings
 from igc.deployment.flower.sides import server_side
@@ -38,17 +40,31 @@ def server_app(recipe: Path) -> ServerApp:
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         log = EventLog(sys.stdout)
-        try:
+        with told(log):
             settings = RunSettings.read(context.run_config, "run config")
             run = create_or_open(load(recipe), Path(settings.out))
             log.write_to(run.folder)
+            log.tell("server", **this_process())
             summary = train(run, grid, settings, EventObserver(log.tell), log.tell)
-        except IgcError as error:
-            log.tell("failed", error=str(error))
-            raise
-        log.tell("finished", **summary)
+            log.tell("finished", **summary)
 
     return app
+
+
+@contextmanager
+def told(log: EventLog) -> Iterator[None]:
+    """Have the log say how a server ended that did not finish, whatever the reason."""
+    try:
+        yield
+    except IgcError as error:
+        log.tell("failed", error=str(error))
+        raise
+    except Exception as error:
+        log.tell("failed", error=f"{type(error).__name__}: {error}")
+        raise
+    except BaseException as error:  # Ctrl-C, or an exit that somebody asked for
+        log.tell("stopped", reason=type(error).__name__)
+        raise
 
 
 def train(
@@ -89,7 +105,8 @@ def create_or_open(recipe: Recipe, folder: Path) -> Run:
 def _builder(run: Run, grid: Carrier, settings: RunSettings, tell: Tell, poll: float) -> Callable[[Recipe], Experiment]:
     def build(recipe: Recipe) -> Experiment:
         experiment, everybody, dropout = server_side(recipe, settings)
-        roll = Roll(grid, everybody, tell, poll)
+        owners = Owners.read(settings.owners)
+        roll = Roll(grid, everybody, tell, poll, owners=owners, claims=Claims(run.folder / CLAIMS))
         quorum = min(settings.quorum or len(everybody), len(everybody))
         there = roll.wait_for(everybody, quorum, settings.patience)
         if there < quorum:

@@ -60,7 +60,9 @@ class RunSettings(_Settings):
             recipe's data.
         quorum: clients that must be there before the first round; 0: all.
         patience: seconds to wait for them, and for anybody at all once the training goes on.
-        deadline: seconds for a round; clients that answer later are left out of it.
+        deadline: seconds for an answer, each of the four of a round with secure aggregation; clients that answer later are
+            left out of the round.
+        owners: who may have which clients, ``NODE: CLIENT, ...`` a line; empty: whoever claims a client first.
         threads: of PyTorch, on both sides; 0: as many as it likes. Sums may differ in their last bits with it.
     """
 
@@ -69,6 +71,7 @@ class RunSettings(_Settings):
     quorum: Annotated[int, Field(ge=0)] = 0
     patience: Seconds = 600.0
     deadline: Seconds = 600.0
+    owners: str = ""
     threads: Annotated[int, Field(ge=0)] = 0
 
     @property

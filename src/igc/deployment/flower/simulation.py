@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 from flwr.app import Context, Message
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
-from igc.deployment.events import EventLog
+from igc.deployment.events import EventLog, this_process
 from igc.deployment.flower.client_app import client_app
-from igc.deployment.flower.server_app import train
+from igc.deployment.flower.server_app import told, train
 from igc.deployment.flower.settings import RunSettings
 from igc.errors import RunError
 from igc.experiments.progress import Observer
@@ -24,6 +25,7 @@ from igc.experiments.run import Run
 
 NODES: Final = 64  # virtual ones, at most: each is asked who its clients are, and carries what they remember
 POLL_S: Final = 0.02
+SETTINGS: Final = RunSettings(deadline=1e9)  # nobody is late in a simulation: a slow round is a slow round
 
 
 def simulate(run: Run, observer: Observer) -> dict[str, Any]:
@@ -46,7 +48,10 @@ def simulate(run: Run, observer: Observer) -> dict[str, Any]:
         log = EventLog(stream=None)  # the observer tells what a person wants to know
         log.write_to(run.folder)
         try:
-            outcome.update(train(run, _Interruptible(grid, stop), RunSettings(), observer, log.tell, POLL_S))
+            with told(log):
+                log.tell("server", **this_process())
+                outcome.update(train(run, _Interruptible(grid, stop), SETTINGS, observer, log.tell, POLL_S))
+                log.tell("finished", **outcome)
         except BaseException as error:
             failure.append(error)
 
@@ -73,9 +78,9 @@ class _Interruptible:
     grid: Grid
     stop: threading.Event
 
-    def get_node_ids(self) -> Iterable[int]:
+    def get_nodes(self) -> Iterable[NodeInfo]:
         self._check()
-        return self.grid.get_node_ids()
+        return self.grid.get_nodes()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         self._check()

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from flwr.app import ConfigRecord, RecordDict
 
 from igc.errors import IgcError
+from igc.federation.engine import MISSED
 
 RECORD: Final = "igc"
 MAX_ERROR: Final = 500  # characters of a client's words that are kept
@@ -94,6 +95,9 @@ def pack_answers(answers: dict[str, Answer]) -> RecordDict:
 def unpack_answers(content: RecordDict, asked: Sequence[str]) -> dict[str, Answer]:
     """Client -> its answer, of those who were asked; what a node says for others does not count.
 
+    Of the words by which an engine tells the server what became of a request, a client may say "missed" alone; whatever
+    else it gives for a reason is quoted, so that it never passes for "absent" or "dropped".
+
     Raises:
         WireError: the content is ill-formed.
     """
@@ -103,10 +107,10 @@ def unpack_answers(content: RecordDict, asked: Sequence[str]) -> dict[str, Answe
         raise WireError(f"{len(payloads)} payloads and {len(errors)} errors for {len(clients)} clients")
     if len(set(clients)) < len(clients):
         raise WireError("a client answers twice")
-    found = {}
+    found, due = {}, frozenset(asked)
     for client, payload, error in zip(clients, payloads, errors, strict=True):
-        if client in asked:
-            found[client] = Answer(None, printable(error)) if error else Answer(payload)
+        if client in due:
+            found[client] = Answer(None, _quoted(error)) if error else Answer(payload)
     return found
 
 
@@ -129,6 +133,10 @@ def printable(text: str) -> str:
     """Somebody else's words, cut to length and safe to print."""
     shown = "".join(c if c.isprintable() else " " for c in text[: MAX_ERROR + 1])
     return shown if len(shown) <= MAX_ERROR else shown[:MAX_ERROR] + "..."
+
+
+def _quoted(error: str) -> str:
+    return error if error == MISSED else f"its node says: {printable(error)}"
 
 
 def _record(content: RecordDict) -> ConfigRecord:
