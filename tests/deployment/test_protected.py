@@ -47,14 +47,14 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def recipe(folder: Path, **sections: Any) -> Path:
+def recipe(folder: Path, weights: str = "examples", **sections: Any) -> Path:
     return write_recipe(
         folder,
         method={"name": "time-varying", "dim": 32, "rounds_per_epoch": 2},
-        federation={"rounds": 3, "clients_per_round": 6, "batch_size": 4},
+        federation={"rounds": 3, "clients_per_round": 6, "batch_size": 4, "weights": weights},
         data={"clients": 6, "partition": "iid", "options": {"test": 20, "validation": 0}},
         optimizer={"name": "adam", "learning_rate": 0.02, "epsilon": 1.0},  # small differences stay small
-        aggregation={"norm_bound": 50.0} if "secure" in sections else {"norm_bound": 50.0, "max_weight": 4},
+        aggregation={"norm_bound": 50.0, "max_weight": 4} if not sections else {"norm_bound": 50.0},
         evaluation={"every": 3},
         **sections,
     )
@@ -107,3 +107,41 @@ def test_clients_with_another_bound_are_left_out(tmp_path: Path) -> None:
     train(Run.create(load(server), tmp_path / "run"), grid, FAST, observer, lambda event, **facts: None, 0.01)
     assert len(observer.warnings) == 18
     assert "another method or other settings" in observer.warnings[0]
+
+
+class Killer(Silent):
+    """An observer that ends the server within a round, as a kill does: nothing is saved."""
+
+    def round(self, record: RoundRecord) -> None:
+        if record.round == 3:
+            raise RuntimeError("killed")
+
+
+@pytest.mark.parametrize("local_noise", [False, True])
+def test_a_server_that_was_killed_gets_no_second_answer_for_a_round_and_goes_on(
+    tmp_path: Path, local_noise: bool
+) -> None:
+    """Masks and noise are drawn anew each time: of two sums of a round, or two uploads, the server would learn too much."""
+    if local_noise:
+        sections: dict[str, Any] = {"privacy": {"where": "local", "noise_multiplier": 0.001, "delta": 1e-3}}
+        path = recipe(tmp_path, weights="uniform", **sections)
+    else:
+        path = recipe(tmp_path, secure={"max_weight": 4})
+    run = Run.create(load(path, ["federation.rounds=5", "checkpoint.every=2", "evaluation.every=5"]), tmp_path / "run")
+
+    def grid() -> FakeGrid:
+        """To Flower a resumed run is another one: contexts are empty, and folders are not."""
+        made = FakeGrid()
+        for number in range(3):
+            config: dict[str, str | int] = {"partition-id": number, "num-partitions": 3}
+            made.add(100 + number, client_app(path), {**config, "memory": str(tmp_path / f"node-{number}")}, {})
+        return made
+
+    with pytest.raises(RuntimeError, match="killed"):
+        train(run, grid(), FAST, Killer(), lambda event, **facts: None, 0.01)
+    observer = Silent()
+    summary = train(Run.open(run.folder), grid(), FAST, observer, lambda event, **facts: None, 0.01)
+    assert summary["rounds"] == 5
+    word = "answered" if local_noise else "sent a masked upload for"
+    assert len([w for w in observer.warnings if w.startswith("round 3: left out") and f"has {word} round 3" in w]) == 6
+    assert not [w for w in observer.warnings if w.startswith(("round 4", "round 5"))]

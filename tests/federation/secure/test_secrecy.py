@@ -178,6 +178,10 @@ def test_a_round_is_masked_once_and_so_is_every_earlier_one() -> None:
             respond(SETTINGS, REACH, memory, Message(Kind.DOWNLOAD, round, {"stage": torch.tensor(0)}), upload)
     begun, _ = respond(SETTINGS, REACH, memory, Message(Kind.DOWNLOAD, 5, {"stage": torch.tensor(0)}), upload)
     assert (begun.round, begun.masked) == (5, 4)
+    keys = words([crypto.public(bytes([i]) * 32) for i in range(1, 5)])
+    peers = {"position": torch.tensor(0), "peers": torch.tensor([1, 2]), "keys": keys}
+    shared, _ = respond(SETTINGS, REACH, begun, Message(Kind.DOWNLOAD, 5, {"stage": torch.tensor(1), **peers}), upload)
+    assert (shared.stage, shared.masked) == (1, 4)
 
 
 def test_what_was_masked_is_remembered_through_all_stages(three: Three) -> None:

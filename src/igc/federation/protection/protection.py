@@ -83,7 +83,9 @@ class Protection:
         Raises:
             AnsweredError: it gives no answer.
         """
-        return (memory or Answered()).after(round, self.answers) if self.local else None
+        # A memory of a version that kept no account is the method's own.
+        account = memory if isinstance(memory, Answered) else Answered(memory)
+        return account.after(round, self.answers) if self.local else None
 
     def on_client(self, tensors: Mapping[str, Tensor], round: int, client: str) -> dict[str, Tensor]:
         """What a client sends in place of its upload: clipped, then with noise if that is the client's part.
