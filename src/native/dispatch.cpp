@@ -52,7 +52,7 @@ int guarded(Call call) {
 }  // namespace igc
 
 // Bumped when a signature changes, so that a stale library is refused and not called.
-IGC_EXPORT int igc_abi() { return 4; }
+IGC_EXPORT int igc_abi() { return 5; }
 
 // The build for an instruction set, by name; null: the best. Null is returned where this machine cannot run it.
 IGC_EXPORT const igc::Kernel* igc_find(const char* name) { return igc::by_name(name); }
@@ -72,4 +72,9 @@ IGC_EXPORT int igc_add_expanded(const igc::Kernel* kernel, int64_t d, int64_t n,
                                 const igc::Piece* pieces, int64_t count, int64_t start, const float* x, float alpha,
                                 int threads) {
     return igc::guarded([&] { kernel->add_expanded({d, n, seed}, pieces, count, start, x, alpha, threads); });
+}
+
+IGC_EXPORT int igc_flip(const igc::Kernel* kernel, float* x, int64_t count, uint64_t seed, uint32_t stream, uint64_t start,
+                        int threads) {
+    return igc::guarded([&] { kernel->flip(x, count, seed, stream, start, threads); });
 }

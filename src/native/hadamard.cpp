@@ -532,9 +532,30 @@ void fwht(float* x, int64_t n, int64_t rows, int threads) {
     });
 }
 
+void flip(float* x, int64_t count, uint64_t seed, uint32_t stream, uint64_t start, int threads) {
+    constexpr int64_t task_points = 1 << 16;
+    in_parallel((count + task_points - 1) / task_points, count, threads, [&] {
+        return [&, words = allocate<uint32_t>(task_points / 32 + 4)](int64_t task) {
+            float* points = x + task * task_points;
+            const int64_t n = std::min(task_points, count - task * task_points);
+            const uint64_t first = start + uint64_t(task * task_points);
+            const int shift = int(first % 128);
+            sign_words(seed, stream, first / 128, (shift + n + 127) / 128, words.get());
+            // Vectors want the signs of a whole word: what comes before the next counter goes one by one, as does the rest.
+            int64_t i = std::min<int64_t>(n, (128 - shift) % 128);
+            flip_plainly(points, i, words.get(), shift);
+            for (; i + lanes <= n; i += lanes) {
+                const int64_t bit = shift + i;
+                store(points + i, flip_bits(load(points + i), words[size_t(bit >> 5)], int(bit & 31)));
+            }
+            flip_plainly(points + i, n - i, words.get() + ((shift + i) >> 5), int((shift + i) & 31));
+        };
+    });
+}
+
 }  // namespace
 
 extern const Kernel kernel;
-const Kernel kernel = {IGC_NAME, fwht, project, add_expanded};
+const Kernel kernel = {IGC_NAME, fwht, project, add_expanded, flip};
 
 }  // namespace igc::IGC_BUILD

@@ -37,6 +37,8 @@ struct Kernel {
     // y = base + alpha A[start : start + sum of sizes] x, for a y that lies in pieces.
     void (*add_expanded)(const Layout& layout, const Piece* pieces, int64_t count, int64_t start, const float* x,
                          float alpha, int threads);
+    // x[i] times the sign at index start + i of a stream, in place.
+    void (*flip)(float* x, int64_t count, uint64_t seed, uint32_t stream, uint64_t start, int threads);
 };
 
 }  // namespace igc

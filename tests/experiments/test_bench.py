@@ -37,7 +37,8 @@ def test_projection_prints_one_object_and_draws(tmp_path: Path) -> None:
     times = {name: value for name, value in figures.items() if name.endswith("_ms")}
     assert set(times) == {
         *("read_ms", "copy_ms", "axpy_ms", "project_ms", "expand_ms", "reference_project_ms", "reference_expand_ms"),
-        *("topk_ms", "count_sketch_ms", "fastfood_ms", "powersgd_ms"),
+        *("topk_ms", "count_sketch_ms", "fastfood_ms", "fastfood_blocked_ms", "powersgd_ms"),
+        *("partition_project_ms", "partition_expand_ms"),
     }
     assert all(value > 0 for value in times.values())
     assert figures["block"] == 512

@@ -14,6 +14,8 @@ from torch import Tensor
 from igc.errors import ProjectionError
 from igc.projection import BlockedHadamard, Projection, add_expanded_, kernels, project_tensors
 from igc.projection.kernels import native, reference
+from igc.projection.philox import Stream
+from igc.projection.signs import flip_
 from support.strategies import projections, vector
 
 BUILDS = native.names()
@@ -181,3 +183,30 @@ def test_what_the_kernel_cannot_take_goes_to_the_reference() -> None:
 def test_an_unknown_kernel_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ProjectionError, match=r"no kernel 'sse9' here; there are .*reference"):
         kernels.choose("sse9")
+
+
+@builds
+@settings(max_examples=60)
+@given(
+    count=st.one_of(st.integers(0, 300), st.integers(0, 140_000)),
+    start=st.one_of(st.integers(0, 300), st.integers(2**32 - 300, 2**40)),
+    seed=st.integers(0, 2**64 - 1),
+    stream=st.sampled_from(Stream),
+)
+def test_signs_are_the_references_wherever_a_slice_starts(
+    build: str, count: int, start: int, seed: int, stream: Stream
+) -> None:
+    x = vector(count, 3)
+    with kernels.using("reference"):
+        expected = flip_(x.clone(), seed, stream, start)
+    with kernels.using(build):
+        assert torch.equal(flip_(x.clone(), seed, stream, start), expected)
+
+
+@builds
+def test_flipping_passes_nan_through_with_its_payload(build: str) -> None:
+    x = torch.full((1000,), math.nan)
+    with kernels.using(build):
+        flip_(x, 7, Stream.ROW_SIGNS, 5)
+    assert bool(x.isnan().all())
+    assert {int(bits) & 0x7FFFFFFF for bits in x.view(torch.int32)} == {0x7FC00000}

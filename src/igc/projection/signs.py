@@ -8,6 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from igc.projection import kernels
 from igc.projection.philox import Stream, blocks
 
 SIGNS_A_BLOCK: Final = 128
@@ -20,6 +21,8 @@ def flip_(x: Tensor, seed: int, stream: Stream, start: int) -> Tensor:
     Sign i is bit (i mod 32) of word (i / 32 mod 4) of block (i / 128); a set bit is -1. Signs touch only the sign bit, so
     that flipping is exact and NaN stays NaN.
     """
+    if kernels.flip_(x, seed, stream, start):
+        return x
     first = start // SIGNS_A_BLOCK
     last = -(-(start + x.numel()) // SIGNS_A_BLOCK)
     found = blocks(seed, stream, first, last - first, device=x.device)

@@ -13,11 +13,14 @@ _BARS: Final = {
     "axpy_ms": "x += y",
     "project_ms": "project",
     "expand_ms": "add expanded",
+    "partition_project_ms": "project, partition",
+    "partition_expand_ms": "add expanded, partition",
     "powersgd_ms": "PowerSGD, rank 1",
     "reference_project_ms": "project, PyTorch",
     "reference_expand_ms": "add expanded, PyTorch",
     "topk_ms": "top 50,000",
     "count_sketch_ms": "count sketch 5 x 500,000",
+    "fastfood_blocked_ms": "Fastfood, in blocks",
     "fastfood_ms": "Fastfood, padded",
 }
 _OURS: Final = ("project_ms", "expand_ms")

@@ -17,7 +17,7 @@ from torch import Tensor
 from igc.experiments.bench.peak import added_gpu_peak_bytes, added_peak_bytes, in_fresh_process
 from igc.experiments.bench.rivals import CountSketch, power_sgd, square_side, top_k
 from igc.experiments.bench.timing import clock_of, medians_ms
-from igc.projection import BlockedHadamard, Fastfood, kernels
+from igc.projection import BlockedHadamard, Fastfood, Partition, kernels
 from igc.projection.base import next_power_of_two
 from igc.projection.kernels import reference
 
@@ -48,7 +48,7 @@ def bench(
         d: intrinsic dimension.
         block: n; 0: the projection's default.
         repeats: of what is fast; what takes longer is repeated 3 times at most.
-        every_rival: also Fastfood over the next power of two, which takes 20 s and 4 GB for GPT-2 small.
+        every_rival: also Fastfood, in blocks and over the next power of two, which takes a minute and 4 GB for GPT-2 small.
         device: where gradient, parameters and sigma lie; `igc.experiments.assemble.choose_device` says what is there.
         dtype: of gradient and parameters; the rivals are given float32 all the same.
 
@@ -70,7 +70,13 @@ def bench(
         "expand_ms": lambda: projection.add_expanded_(y, x, alpha=1e-9),
     }
     few = min(repeats, _SLOW_REPEATS)
-    times = medians_ms(fast, repeats, clock) | medians_ms(_references(projection, g, y, x), few, clock)
+    partition = Partition(D=D, d=d, seed=0)
+    slower: dict[str, Task] = {
+        **_references(projection, g, y, x),
+        "partition_project_ms": lambda: partition.project(g),
+        "partition_expand_ms": lambda: partition.add_expanded_(y, x, alpha=1e-9),
+    }
+    times = medians_ms(fast, repeats, clock) | medians_ms(slower, few, clock)
     times |= _rivals(g.float(), d, repeats, every_rival)
     on_gpu = device.type == "cuda"
     return {
@@ -129,8 +135,13 @@ def _rivals(g: Tensor, d: int, repeats: int, every: bool) -> dict[str, float]:
     times = medians_ms(slow, min(repeats, _SLOW_REPEATS), clock)
     times |= medians_ms({"count_sketch_ms": partial(CountSketch().sketch, g)}, 1, clock)
     if every:
-        fastfood = Fastfood(D=g.numel(), d=d, seed=0, block=next_power_of_two(g.numel()))
-        times |= medians_ms({"fastfood_ms": lambda: fastfood.project(g)}, 1, clock)
+        blocked = Fastfood(D=g.numel(), d=d, seed=0)
+        padded = Fastfood(D=g.numel(), d=d, seed=0, block=next_power_of_two(g.numel()))
+        fastfoods: dict[str, Task] = {
+            "fastfood_blocked_ms": lambda: blocked.project(g),
+            "fastfood_ms": lambda: padded.project(g),
+        }
+        times |= medians_ms(fastfoods, 1, clock)
     return times
 
 

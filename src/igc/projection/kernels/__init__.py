@@ -20,7 +20,7 @@ from torch import Tensor
 from igc.errors import ProjectionError
 from igc.projection.kernels import native, reference
 
-__all__ = ["Kernel", "choose", "fwht", "kernel_for", "names", "using"]
+__all__ = ["Kernel", "choose", "flip_", "fwht", "kernel_for", "names", "using"]
 
 
 class Kernel(Protocol):
@@ -93,6 +93,15 @@ def fwht(x: Tensor) -> Tensor:
     """Unnormalised Walsh-Hadamard transform of the last axis (..., n), float32; may overwrite ``x``."""
     kernel = kernel_for([x], x.shape[-1])
     return kernel.fwht_(x) if isinstance(kernel, native.Native) and x.dtype == torch.float32 else reference.fwht(x)
+
+
+def flip_(x: Tensor, seed: int, stream: int, start: int) -> bool:
+    """Flip signs in place, as `igc.projection.signs.flip_` says; False: nothing was done, no kernel takes this vector."""
+    kernel = kernel_for([x], 1)
+    if not isinstance(kernel, native.Native) or x.dtype != torch.float32 or x.dim() != 1:
+        return False
+    kernel.flip_(x, seed, stream, start)
+    return True
 
 
 def names() -> list[str]:

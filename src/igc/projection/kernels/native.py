@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-ABI: Final = 4
+ABI: Final = 5
 _BUILDS: Final = ("avx512", "avx2", "portable")
 Scales = Sequence[float] | None
 _DTYPES: Final = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -99,6 +99,13 @@ class Native:
         _check(self._library.igc_fwht(self._build, x.data_ptr(), n, x.numel() // n, torch.get_num_threads()))
         return x
 
+    def flip_(self, x: Tensor, seed: int, stream: int, start: int) -> Tensor:
+        """Each element of a contiguous float32 vector on the CPU times the sign at its index of a stream, in place."""
+        _check(
+            self._library.igc_flip(self._build, x.data_ptr(), x.numel(), seed, stream, start, torch.get_num_threads())
+        )
+        return x
+
 
 @cache
 def load(name: str | None = None) -> Native | None:
@@ -131,6 +138,7 @@ def _library() -> ctypes.CDLL | None:
     library.igc_fwht.argtypes = [pointer, pointer, i64, i64, integer]
     library.igc_project.argtypes = [*shape, integer]
     library.igc_add_expanded.argtypes = [*shape, ctypes.c_float, integer]
+    library.igc_flip.argtypes = [pointer, pointer, i64, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64, integer]
     return library
 
 
