@@ -80,7 +80,10 @@ def test_a_recipe_without_one_is_as_it_was() -> None:
         ([ON, 'method.full=["head"]'], "method.burn_in: does not go with full"),
         ([ON, "method.full_below=60"], "method.burn_in: does not go with full_below"),
         ([ON, 'method.budgets={"head"=3}'], "method.burn_in: does not go with budgets"),
-        ([ON, "aggregation.norm_bound=1"], "method.burn_in: has rounds with longer uploads"),
+        (
+            [ON, "aggregation.norm_bound=1", "aggregation.max_weight=8"],
+            "method.burn_in: has rounds with longer uploads",
+        ),
         ([ON, "aggregation.rule=median"], "method.burn_in: has rounds with longer uploads"),
     ],
 )
