@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import signal
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import pytest
 
-from igc.errors import IgcError, RunError
+from igc.errors import IgcError, RunError, TrainingError
 from igc.experiments import metrics
+from igc.experiments.compare import campaign
 from igc.experiments.compare.campaign import Terms
 from igc.experiments.compare.comparison import CSV, JSON, compare, read
 from igc.experiments.compare.entrant import Entrant
 from igc.experiments.compare.entrants import entrants
-from igc.experiments.compare.execute import Executor, OutOfTimeError
+from igc.experiments.compare.execute import OUTCOME, Executor, OutOfTimeError
+from igc.experiments.compare.one import Silent
+from igc.experiments.progress import RoundRecord
 from igc.experiments.recipe import Recipe, load
 from igc.experiments.run import RECIPE, SUMMARY, Run
-from support.command import igc
+from support.command import igc, start
 from support.in_this_process import InThisProcess
 from support.tiny import write_recipe
 
@@ -129,6 +136,122 @@ def test_a_fault_comes_out_before_anything_is_trained(tiny: Recipe, tmp_path: Pa
     assert not executor.trained
 
 
+def test_other_terms_in_the_same_folder_are_other_runs(tiny: Recipe, tmp_path: Path) -> None:
+    """Without a validation split, with one, with another, and back: what was trained serves wherever it can."""
+    executor = InThisProcess()
+
+    def one(names: list[str], **changes: Any) -> Any:
+        asked = terms(seeds=1, rounds=2, **changes)
+        lines, _ = run(tiny, names, asked, tmp_path, executor)
+        return lines[-1]
+
+    plain = one(["static"], trials=1, validation=None)
+    tuned = one(["static"])
+    assert [trial["metric"] is not None for trial in tuned["trials"]] == [True, True]
+    trained = len(executor.trained)
+    assert trained == len(set(executor.trained)) == 3
+    assert (one(["static"]), len(executor.trained)) == (tuned, trained)
+    assert one(["static"], trials=1, validation=None) == plain
+    assert len(executor.trained) == trained
+    swapped = one(["static"], test="validation", validation="test")
+    assert swapped["metric"] != tuned["metric"]
+    assert len(executor.trained) == trained + 2
+
+
+def test_an_entrant_that_has_become_another_is_trained_anew(tiny: Recipe, tmp_path: Path) -> None:
+    executor, asked = InThisProcess(), terms(seeds=1, rounds=2, trials=1, validation=None)
+    for dim in (16, 32, 16):
+        compare(tiny, [Entrant("mine", "", {"method.dim": dim})], asked, tmp_path, executor, 1, quiet)
+        [line] = read(tmp_path)
+        assert Run.open(tmp_path / line["runs"][0]).recipe.method.dim == dim
+    assert len(executor.trained) == 2
+
+
+class Fragile(InThisProcess):
+    """Training breaks down after two rounds at rates of ``bar`` and more."""
+
+    bar = math.inf
+
+    def run(self, folder: Path, recipe: Recipe, watch: Callable[[int], None] | None = None) -> dict[str, Any] | None:
+        if recipe.optimizer.learning_rate < self.bar or (folder / OUTCOME).exists():
+            return super().run(folder, recipe, watch)
+
+        class Breaking(Silent):
+            def round(self, record: RoundRecord) -> None:
+                if record.round == 2:
+                    raise TrainingError("the loss is not finite")
+
+        with pytest.raises(TrainingError):
+            Run.create(recipe, folder).train(Breaking())
+        (folder / OUTCOME).write_text("{}")
+        return None
+
+
+@pytest.mark.parametrize("trials", [1, 3])
+def test_the_rounds_of_a_budget_are_found_where_the_first_rate_breaks_down(
+    trials: int, tiny: Recipe, tmp_path: Path
+) -> None:
+    asked = terms(budget=20_000, rounds=60, seeds=1, trials=trials, validation="validation" if trials > 1 else None)
+    (calm,), _ = run(tiny, ["static"], terms(**{**vars(asked), "trials": 1}), tmp_path / "calm", InThisProcess())
+    assert 3 < calm["rounds"] < 60
+    fragile = Fragile()
+    object.__setattr__(fragile, "bar", 0.02)
+    (line,), _ = run(tiny, ["static"], asked, tmp_path / "fragile", fragile)
+    assert line["rounds"] == calm["rounds"]
+    assert (line["metric"] is None) == (trials == 1)  # untuned, the first rate is all that there is
+    object.__setattr__(fragile, "bar", 0.0)
+    (line,), _ = run(tiny, ["static"], asked, tmp_path / "hopeless", fragile)
+    assert abs(line["rounds"] - calm["rounds"]) <= 1  # by what two rounds cost
+    assert "broke down" in line["status"]
+
+
+def top_k_over(tiny: Recipe, folder: Path) -> tuple[Recipe, int, int]:
+    """A recipe whose seed takes fewer bytes with local top-k than the next seed, and what both take."""
+    asked = terms(rounds=5, trials=1, validation=None)
+    spent = []
+    for seed in range(4):
+        base = tiny.model_copy(update={"seed": seed})
+        (line,), _ = run(base, ["local-top-k"], replace(asked, seeds=1), folder / str(seed), InThisProcess())
+        spent.append(int(line["bytes_up"] + line["bytes_down"]))
+        if seed and spent[-2] < spent[-1]:
+            return tiny.model_copy(update={"seed": seed - 1}), spent[-2], spent[-1]
+    raise AssertionError(f"no seed takes more than the one before: {spent}")
+
+
+def test_no_seed_passes_the_budget(tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What local top-k sends down depends on the seed: the first may fit where the second does not."""
+    base, first, second = top_k_over(tiny, tmp_path)
+    asked = terms(budget=first, rounds=5, trials=1, validation=None)
+    (line,), _ = run(base, ["local-top-k"], asked, tmp_path / "cut", InThisProcess())
+    summaries = [Run.open(tmp_path / "cut" / folder).summary for folder in line["runs"]]
+    assert [summary["rounds"] for summary in summaries] == [line["rounds"]] * 2
+    assert all(summary["bytes_up"] + summary["bytes_down"] <= first for summary in summaries)
+    assert (line["status"], line["rounds"], line["seeds"]) == ("complete", 4, 2)
+    monkeypatch.setattr(campaign, "_ATTEMPTS", 1)
+    (line,), _ = run(base, ["local-top-k"], asked, tmp_path / "over", InThisProcess())
+    assert line["status"] == f"{second - first:,} bytes over the budget under seed 1"
+    assert line["metric"] is None
+
+
+class Diverged(InThisProcess):
+    """Runs of the second seed end with a metric that is not finite."""
+
+    def run(self, folder: Path, recipe: Recipe, watch: Callable[[int], None] | None = None) -> dict[str, Any] | None:
+        summary = super().run(folder, recipe, watch)
+        if summary is not None and recipe.seed == 6:
+            summary["final_metrics"]["test"]["accuracy"] = None
+        return summary
+
+
+def test_a_metric_that_is_not_finite_is_no_result(tiny: Recipe, tmp_path: Path) -> None:
+    asked = terms(rounds=1, trials=1, validation=None)
+    (line,), _ = run(tiny, ["static"], asked, tmp_path, Diverged())
+    assert line["status"] == "accuracy is not finite under seed 1"
+    assert line["metric"] is None
+    assert line["metrics"][0] is not None
+    assert line["metrics"][1] is None
+
+
 def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     (tmp_path / JSON).write_text('{"method"')
     with pytest.raises(RunError, match=r"comparison\.json.*runs are kept"):
@@ -184,3 +307,43 @@ def test_the_command_prints_the_table(
     assert "McMahan" in listed.out
     refused = igc(["compare", str(recipe), "--methods", "sttic"], capsys, monkeypatch)
     assert (refused.code, "did you mean 'static'?" in refused.err) == (2, True)
+
+
+def test_of_all_methods_those_that_do_not_fit_are_left_out_and_settings_are_for_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No time at all: what would be trained is in the folders, and nothing is."""
+    folder = tmp_path / "out"
+    arguments = ["compare", "fashion-mnist", "--methods", "all", "--max-hours", "0", "--out", str(folder)]
+    outcome = igc([*arguments, "--set", "codec.down=int8"], capsys, monkeypatch)
+    assert outcome.code == 0
+    [line] = [line for line in outcome.err.splitlines() if line.startswith("left out")]
+    assert line.startswith("left out fedavg-lora, ffa-lora, uni-lora: model.lora_rank: ")
+    recipes = {path.parent.parent.name: load(path) for path in folder.glob("runs/*/*/recipe.toml")}
+    assert {"static", "fedsgd", "powersgd"} <= recipes.keys()
+    assert {recipe.codec.down for recipe in recipes.values()} == {"int8"}
+    assert recipes["eden"].codec.up == "eden-1"
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on_to_the_same_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = write_recipe(tmp_path / "tiny", federation={"rounds": 30})
+    tail = ["--methods", "static,fedsgd", "--no-tune"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert igc(["compare", str(recipe), *tail, "--out", str(whole)], capsys, monkeypatch).code == 0
+    command = ["compare", str(recipe), *tail, "--out", str(cut)]
+    process = start(command, tmp_path)
+    deadline = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < deadline:
+        if any(log.read_bytes().count(b"\n") > 5 for log in cut.glob("runs/fedsgd/*/metrics.jsonl")):
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert [line["method"] for line in read(cut)] == ["static"]
+    outcome = igc(command, capsys, monkeypatch)
+    assert outcome.code == 0, outcome.err
+    timeless = [[{k: v for k, v in line.items() if k != "seconds"} for line in read(folder)] for folder in (whole, cut)]
+    assert timeless[0] == timeless[1]

@@ -6,14 +6,20 @@ import pytest
 
 from igc.errors import RecipeError
 from igc.experiments.compare.entrant import RATE
-from igc.experiments.compare.entrants import ENTRANTS, entrants
+from igc.experiments.compare.entrants import ENTRANTS, entrants, everybody, fitting
 from igc.experiments.recipe import Recipe, load, shipped
+
+LORA = ("fedavg-lora", "ffa-lora", "uni-lora")
 
 
 @pytest.mark.parametrize("name", ENTRANTS)
-@pytest.mark.parametrize("recipe", ["movie-reviews", "movie-reviews-fedsgd", "shakespeare"])
+@pytest.mark.parametrize("recipe", ["movie-reviews", "movie-reviews-fedsgd", "shakespeare", "fashion-mnist", "cifar10"])
 def test_every_entrant_fits_a_recipe_and_is_set_as_it_says(name: str, recipe: str) -> None:
     base, entrant = load(recipe), ENTRANTS[name]
+    if base.task.name == "image-classification" and name in LORA:
+        with pytest.raises(RecipeError, match=r"model\.lora_rank"):
+            entrant.recipe(base, 0.125, {})
+        return
     made = entrant.recipe(base, 0.125, {"federation.rounds": 3, "seed": 9})
     for key, value in {**entrant.settings, entrant.tuned: 0.125}.items():
         section, _, leaf = key.partition(".")
@@ -80,3 +86,37 @@ def test_a_setting_that_does_not_fit_names_the_method() -> None:
     (wrong,) = entrants(["fedsgd+method.dim=3"])
     with pytest.raises(RecipeError, match=r"method fedsgd\+method\.dim=3: method\.dim: means nothing"):
         wrong.recipe(load("movie-reviews"), 0.1, {})
+
+
+@pytest.mark.parametrize("recipe", ["fashion-mnist", "fashion-mnist-mlp", "movie-reviews"])
+def test_of_all_those_take_part_that_fit_and_the_others_say_why(recipe: str) -> None:
+    base = load(recipe)
+    fit, misfits = fitting(everybody(), base, 3)
+    left_out = {name: why for why, names in misfits.items() for name in names}
+    assert {entrant.name for entrant in fit} | left_out.keys() == ENTRANTS.keys() - {"recipe"}
+    assert set(left_out) == (set(LORA) if base.task.name == "image-classification" else set())
+    assert all("lora" in why and "\n" not in why for why in left_out.values())
+    for entrant in fit:
+        entrant.recipe(base, entrant.first_rate(base), {"federation.rounds": 3})
+
+
+def test_what_the_user_set_for_all_stays_but_where_it_is_an_entrants_point() -> None:
+    settings = ["codec.up=int8", "codec.down=float16", "method.scale=calibrated", "local={learning_rate=0.5}"]
+    keys = [text.partition("=")[0] for text in settings]
+    base = load("movie-reviews", settings)
+    for entrant in everybody(keys):
+        recipe = entrant.recipe(base, 0.125, {})
+        point = ENTRANTS[entrant.name].settings["codec.up"]
+        assert recipe.codec.up == (point or "int8")
+        assert recipe.codec.down == "float16"
+        subspace = recipe.method.name in ("static", "time-varying", "k-subspace")
+        assert recipe.method.scale == ("calibrated" if subspace else "none")
+        assert recipe.local is not None
+        assert recipe.local.learning_rate == (0.125 if entrant.tuned.startswith("local.") else 0.5)
+    (other,) = entrants(["static+codec.up=eden-2"], keys)
+    assert other.recipe(base, 0.125, {}).codec.up == "eden-2"
+    (one_key,) = entrants(["static"], ["codec.down", "local.learning_rate"])
+    made = one_key.recipe(base, 0.125, {})
+    assert (made.codec.up, made.codec.down, made.local, made.method.scale) == ("float32", "float16", base.local, "none")
+    (whole,) = entrants(["static"], ["codec"])
+    assert whole.recipe(base, 0.125, {}).codec == base.codec

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from igc.experiments import checkpoint
-from igc.experiments.compare.one import STOPPED
+from igc.experiments.compare import one
+from igc.experiments.compare.execute import Executor
+from igc.experiments.compare.one import STOPPED, patience
 from igc.experiments.recipe import load
 from igc.experiments.run import CHECKPOINTS, Run
 from support.tiny import write_recipe
@@ -33,3 +35,22 @@ def test_it_stops_with_a_checkpoint_when_its_input_closes(tmp_path: Path) -> Non
     _, errors = process.communicate(timeout=120)  # closes its input
     assert process.returncode == STOPPED, errors.decode()
     assert checkpoint.load_latest(folder / CHECKPOINTS, pytest.fail)[0] >= 2
+
+
+def test_the_slower_its_rounds_the_longer_a_run_may_take_to_stop(tmp_path: Path) -> None:
+    soon = patience(tmp_path)  # before its first round
+    log = tmp_path / "metrics.jsonl"
+    log.write_text('{"round": 0, "seconds": 1.0}\n{"round": 1, "seconds": 200.0}\n{"round": 2, "seconds": 70.0}\n{"rou')
+    assert patience(tmp_path) > 2 * 200.0 > soon > 30.0
+    log.write_text("damaged\n")
+    assert patience(tmp_path) == soon
+
+
+def test_a_run_whose_rounds_are_long_is_not_killed_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes longer to stop than runs have without a round behind them, and has time by the length of its rounds."""
+    monkeypatch.setattr(one, "_PATIENCE_SECONDS", 0)
+    (tmp_path / "metrics.jsonl").write_text('{"round": 1, "seconds": 30.0}\n')
+    code = "import sys, time; sys.stdin.read(); time.sleep(0.5)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    Executor._stop(process, patience(tmp_path))
+    assert process.returncode == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from igc.experiments.compare.comparison import read
+from igc.experiments.recipe import load
 from support.command import igc
 from support.in_this_process import InThisProcess
 from support.tiny import write_recipe
@@ -42,3 +43,12 @@ def test_the_command_finds_a_d_and_goes_on_where_it_was(
     assert again.out == outcome.out
     wrong = igc([*arguments, "--resolution", "1"], capsys, monkeypatch)
     assert (wrong.code, "must be above 1" in wrong.err) == (2, True)
+
+
+def test_what_is_set_is_set_for_all_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["dimension", "movie-reviews", "--max-hours", "0", "--out", str(tmp_path), "--set", "codec.up=int8"]
+    assert igc(arguments, capsys, monkeypatch).code == 0
+    [recipe] = [load(path) for path in tmp_path.glob("runs/*/*/recipe.toml")]
+    assert (recipe.method.name, recipe.codec.up) == ("fedsgd", "int8")

@@ -12,14 +12,14 @@ from statistics import fmean, stdev
 import pytest
 
 from igc.experiments import metrics
-from igc.experiments.compare.campaign import Terms
+from igc.experiments.compare.campaign import COMPLETE, Terms
 from igc.experiments.compare.comparison import JSON, compare
 from igc.experiments.compare.entrants import entrants
 from igc.experiments.compare.one import Silent
 from igc.experiments.recipe import load
 from igc.experiments.report.page import write
 from igc.experiments.report.plots import course, frontier
-from igc.experiments.report.read import COMPLETE, Group, read
+from igc.experiments.report.read import Group, read
 from igc.experiments.report.words import headline
 from igc.experiments.run import Run
 from support.command import igc

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
@@ -13,13 +12,17 @@ from typing import Any, Final
 from igc.experiments import metrics
 from igc.experiments.compare.entrant import Entrant
 from igc.experiments.compare.execute import Executor
+from igc.experiments.compare.folders import RUNS, folder_of
 from igc.experiments.compare.search import best_rung, next_rung, rung
 from igc.experiments.metrics import METRICS
 from igc.experiments.recipe import Recipe
 
+COMPLETE: Final = "complete"
 _PROBE_ROUNDS: Final = 3
 _ATTEMPTS: Final = 5  # at the number of rounds that a budget of bytes allows
 _WELL_SPENT: Final = 0.95
+_NOTHING_FITS: Final = "not one round fits the budget"
+_LOWEST: Final = -5  # rung of the ladder of rates, for a training that breaks down before it says what it costs
 
 
 @dataclass(frozen=True)
@@ -75,38 +78,90 @@ class Campaign:
         """
         self.rounds = self._rounds()
         if self.rounds == 0:
-            return self._line("not one round fits the budget")
+            return self._line(_NOTHING_FITS)
         self.rate = self._tuned()
-        for seed in range(self.terms.seeds):
-            folder, summary = self._one(self.rate, seed)
-            if summary is None:
-                return self._line(f"training broke down under seed {seed}")
-            self.runs.append((folder, summary))
-        return self._line("complete")
+        return self._line(self._reported())
+
+    @property
+    def _least(self) -> int:
+        """Rounds that a run has at least."""
+        return 1 + (self.entrant.recipe(self.base, self.entrant.first_rate(self.base), {}).method.burn_in or 0)
 
     def _rounds(self) -> int:
         """The rounds that the budget allows: estimated from a few, then corrected by what was measured."""
         cap, budget = self.terms.rounds, self.terms.budget
         if budget is None:
             return cap
-        first = self.entrant.first_rate(self.base)
-        least = 1 + (self.entrant.recipe(self.base, first, {}).method.burn_in or 0)
-        guess = min(max(_PROBE_ROUNDS, least), cap)
+        least = self._least
+        guess, step = min(max(_PROBE_ROUNDS, least), cap), 0
         tried: set[int] = set()
         for _ in range(_ATTEMPTS):
-            folder, summary = self._one(first, 0, guess)
-            spent = _spent(folder)
+            spent, whole, step = self._probe(guess, step)
             tried.add(guess)
-            within = max((r for r, total in enumerate(spent) if total <= budget), default=0)
-            if within == len(spent) - 1 and within:  # all that was run fits: is there room for more?
-                full = spent[-1] >= _WELL_SPENT * budget
-                within = guess if full or summary is None else min(cap, max(guess, int(guess * budget / spent[-1])))
+            done, within = len(spent) - 1, _within(spent, budget)
+            if within == done > 0:  # all that was run fits: is there room for more?
+                more = int(done * budget / spent[-1])
+                if whole:
+                    within = guess if spent[-1] >= _WELL_SPENT * budget else min(cap, max(guess, more))
+                else:
+                    within = min(cap, more)
+            elif done == 0:
+                return guess  # it never said what a round costs, and will not
             if within < least:
                 return 0
             if within in tried:
                 return within
             guess = within
-        return min(tried)
+        return guess
+
+    def _probe(self, rounds: int, step: int) -> tuple[list[int], bool, int]:
+        """Bytes after each round of a run, whether it came to its end, and its rung of the ladder of rates.
+
+        Where training breaks down, a smaller rate is asked: what it costs to train says little then.
+        """
+        first = self.entrant.first_rate(self.base)
+        while True:
+            folder, summary = self._one(rung(first, step), 0, rounds)
+            if summary is not None or step == _LOWEST:
+                return _spent(folder), summary is not None, step
+            step -= 1
+
+    def _reported(self) -> str:
+        """Run every seed at the rate that was chosen; the status.
+
+        What a round costs may depend on the rate and on the seed, as where the server sends what has changed. Where a run
+        costs more than the budget, all seeds are run again, for as many rounds as it pays.
+        """
+        status, within = self._every_seed()
+        for _ in range(_ATTEMPTS - 1):
+            if within == self.rounds:
+                break
+            if within < self._least:
+                self.runs, self.rounds = [], 0
+                return _NOTHING_FITS
+            self.rounds = within
+            status, within = self._every_seed()
+        return status
+
+    def _every_seed(self) -> tuple[str, int]:
+        """Run seeds until one costs too much; the status, and the rounds that fit the budget."""
+        self.runs = []
+        status, budget = COMPLETE, self.terms.budget
+        for seed in range(self.terms.seeds):
+            folder, summary = self._one(self.rate, seed)
+            if summary is None:
+                return f"training broke down under seed {seed}", self.rounds
+            self.runs.append((folder, summary))
+            total = summary["bytes_up"] + summary["bytes_down"]
+            if budget is not None and total > budget:
+                return f"{total - budget:,} bytes over the budget under seed {seed}", _within(_spent(folder), budget)
+            if self._metric(summary) is None:
+                status = f"{summary['metric_name']} is not finite under seed {seed}"
+        return status, self.rounds
+
+    def _metric(self, summary: Mapping[str, Any]) -> float | None:
+        found: float | None = summary["final_metrics"][self.terms.test][summary["metric_name"]]
+        return found
 
     def _tuned(self) -> float:
         """The rate that does best on the validation split, among the same number of trials for everybody."""
@@ -135,7 +190,7 @@ class Campaign:
         }
         recipe = self.entrant.recipe(self.base, rate, extra)
         name = f"rate-{rate:g}-seed-{recipe.seed}-rounds-{rounds}"
-        folder = self.root / "runs" / re.sub(r"[^\w.=+-]", "-", self.entrant.name) / name
+        folder = folder_of(self.root / RUNS, self.entrant.name, name, recipe)
         label = f"{self.entrant.name}, rate {rate:g}, seed {recipe.seed}"
         self.say(label, 0, rounds)
         summary = self.executor.run(folder, recipe, lambda done: self.say(label, done, rounds))
@@ -143,8 +198,8 @@ class Campaign:
 
     def _line(self, status: str) -> dict[str, Any]:
         summaries = [summary for _, summary in self.runs]
-        values = [s["final_metrics"][self.terms.test][s["metric_name"]] for s in summaries]
-        whole = bool(values) and None not in values
+        values = [self._metric(summary) for summary in summaries]
+        finite = [value for value in values if value is not None] if status == COMPLETE else []
         last = summaries[-1] if summaries else {}
 
         def mean(key: str) -> float | None:
@@ -159,8 +214,8 @@ class Campaign:
             "settings": {**self.entrant.settings, self.entrant.tuned: None if math.isnan(self.rate) else self.rate},
             "learning_rate": None if math.isnan(self.rate) else self.rate,
             "trials": self.trials,
-            "metric": fmean(values) if whole else None,
-            "metric_std": (stdev(values) if len(values) > 1 else 0.0) if whole else None,
+            "metric": fmean(finite) if finite else None,
+            "metric_std": (stdev(finite) if len(finite) > 1 else 0.0) if finite else None,
             "metrics": values,
             "metric_name": last.get("metric_name"),
             "higher_is_better": last.get("higher_is_better"),
@@ -181,3 +236,8 @@ class Campaign:
 def _spent(folder: Path) -> list[int]:
     """Bytes spent after 0, 1, 2, ... rounds."""
     return [record["total_up"] + record["total_down"] for record in metrics.read(folder / METRICS)]
+
+
+def _within(spent: Sequence[int], budget: int) -> int:
+    """The rounds that a budget pays for, of those that were run."""
+    return max((rounds for rounds, total in enumerate(spent) if total <= budget), default=0)

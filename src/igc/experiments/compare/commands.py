@@ -42,7 +42,7 @@ def compare(
     The same command goes on where it was stopped or killed. With --budget, every method trains for as many rounds as the
     bytes allow.
     """
-    from igc.experiments.compare.entrants import ENTRANTS, entrants
+    from igc.experiments.compare.entrants import ENTRANTS, entrants, everybody, fitting
 
     console, errors = Console(), Console(stderr=True)
     if methods == "list":
@@ -54,15 +54,18 @@ def compare(
     from igc.experiments.compare.comparison import CSV, JSON
     from igc.experiments.compare.comparison import compare as run
     from igc.experiments.compare.execute import Executor
+    from igc.experiments.compare.names import names
     from igc.experiments.compare.table import AtWork, table
-    from igc.experiments.recipe import load
+    from igc.experiments.recipe import load, parse_override
 
     base = load(recipe, settings or [])
-    names = (
-        [name for name in ENTRANTS if name != "recipe"]
-        if methods == "all"
-        else [name.strip() for name in methods.split(",") if name.strip()]
-    )
+    given = frozenset(".".join(parse_override(text)[0]) for text in settings or [])
+    if methods == "all":
+        chosen, misfits = fitting(everybody(given), base, rounds or base.federation.rounds)
+        for why, who in misfits.items():
+            errors.print(f"left out {', '.join(who)}: {why}", style="yellow", markup=False, soft_wrap=True)
+    else:
+        chosen = entrants(names(methods), given)
     test, *others = base.evaluation.splits
     chooses = (validation or (others or ["validation"])[0]) if tune else None
     terms = Terms(rounds or base.federation.rounds, budget, seeds, trials if tune else 1, test, chooses)
@@ -71,7 +74,7 @@ def compare(
     folder = out or Path("runs") / f"compare-{Path(recipe).stem}"
     try:
         with AtWork(errors) as at_work:
-            lines, unfinished = run(base, entrants(names), terms, folder, executor, jobs, at_work.say)
+            lines, unfinished = run(base, chosen, terms, folder, executor, jobs, at_work.say)
     except KeyboardInterrupt:
         errors.print(f"interrupted; the same command goes on from {folder}", style="yellow")
         raise SystemExit(130) from None

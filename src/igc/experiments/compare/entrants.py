@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from igc.errors import RecipeError, did_you_mean
 from igc.experiments.compare.entrant import LOCAL_RATE, Entrant
-from igc.experiments.recipe import parse_override
+from igc.experiments.compare.names import parts
+from igc.experiments.recipe import Recipe, parse_override
 
 
 def _sgd(momentum: float | None = None) -> dict[str, Any]:
@@ -166,15 +167,20 @@ ENTRANTS: Final[Mapping[str, Entrant]] = {
 }
 
 
-def entrants(names: Iterable[str]) -> list[Entrant]:
+def entrants(names: Iterable[str], given: Collection[str] = ()) -> list[Entrant]:
     """The entrants of these names; ``NAME+KEY=VALUE`` is one with another setting, or several.
+
+    Args:
+        names: as on the command line.
+        given: keys of the recipe, dotted, that the user set for all: no entrant takes them out of it, though one whose
+            point is such a setting has its own.
 
     Raises:
         RecipeError: a name is not known, or comes twice.
     """
     found: dict[str, Entrant] = {}
     for name in names:
-        plain, *changes = name.split("+")
+        plain, *changes = parts(name)
         if plain not in ENTRANTS:
             raise RecipeError(
                 f"no method '{plain}' to compare{did_you_mean(plain, ENTRANTS)}; known: {', '.join(ENTRANTS)}"
@@ -185,5 +191,31 @@ def entrants(names: Iterable[str]) -> list[Entrant]:
         base = ENTRANTS[plain]
         # A rate that was asked for is where tuning starts.
         start = settings.pop(base.tuned, base.start)
-        found[name] = replace(base, name=name, settings={**base.settings, **settings}, start=start)
+        own = {k: v for k, v in base.settings.items() if not (v is None and k in _AS_PUBLISHED and _overlaps(k, given))}
+        found[name] = replace(base, name=name, settings={**own, **settings}, start=start)
     return list(found.values())
+
+
+def everybody(given: Collection[str] = ()) -> list[Entrant]:
+    """All entrants but the recipe itself."""
+    return entrants((name for name in ENTRANTS if name != "recipe"), given)
+
+
+def fitting(chosen: Iterable[Entrant], base: Recipe, rounds: int) -> tuple[list[Entrant], dict[str, list[str]]]:
+    """The entrants whose settings fit a recipe, and of the others the names, by what stands in their way."""
+    fit: list[Entrant] = []
+    misfits: dict[str, list[str]] = {}
+    for entrant in chosen:
+        try:
+            entrant.recipe(base, entrant.first_rate(base), {"federation.rounds": rounds})
+        except RecipeError as error:
+            why = " ".join(str(error).removeprefix(f"method {entrant.name}: ").split())
+            misfits.setdefault(why, []).append(entrant.name)
+        else:
+            fit.append(entrant)
+    return fit, misfits
+
+
+def _overlaps(key: str, given: Iterable[str]) -> bool:
+    """Whether a key, a section of it or something in it is among some."""
+    return any(f"{other}.".startswith(f"{key}.") or f"{key}.".startswith(f"{other}.") for other in given)

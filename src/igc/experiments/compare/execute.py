@@ -16,14 +16,13 @@ from typing import Any, Final
 
 from igc.errors import RunError
 from igc.experiments.atomic import write_atomically
-from igc.experiments.compare.one import BROKE_DOWN, FAILED
+from igc.experiments.compare.one import BROKE_DOWN, FAILED, patience
 from igc.experiments.metrics import METRICS
 from igc.experiments.recipe import Recipe
 from igc.experiments.run import RECIPE, SUMMARY, Run
 
 OUTCOME: Final = "broke-down.json"  # in the folder of a run whose training broke down
 _POLL_SECONDS: Final = 0.5
-_PATIENCE_SECONDS: Final = 60  # for the round at hand, when time is up
 
 
 class OutOfTimeError(Exception):
@@ -96,17 +95,17 @@ class Executor:
                         watch(_rounds_done(folder))
                     time.sleep(_POLL_SECONDS)
             except BaseException:
-                self._stop(process)
+                self._stop(process, patience(folder))
                 raise
             errors.seek(0)
             return process.returncode, errors.read().decode(errors="replace").strip()
 
     @staticmethod
-    def _stop(process: subprocess.Popen[bytes]) -> None:
+    def _stop(process: subprocess.Popen[bytes], seconds: float) -> None:
         if process.stdin:
             process.stdin.close()
         try:
-            process.wait(_PATIENCE_SECONDS)
+            process.wait(seconds)
         except subprocess.TimeoutExpired:
             process.kill()
 

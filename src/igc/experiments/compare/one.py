@@ -17,12 +17,15 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from igc.errors import IgcError, TrainingError
+from igc.errors import IgcError, RunError, TrainingError
+from igc.experiments import metrics
+from igc.experiments.metrics import METRICS
 from igc.experiments.progress import RoundRecord, RunInfo
 from igc.experiments.run import LOCK, Run
 
 STOPPED, FAILED, BROKE_DOWN = 130, 2, 3
-_PATIENCE_SECONDS = 60  # with a run of the same folder whose parent was killed, until it has finished its round
+_PATIENCE_SECONDS = 60
+_PATIENCE_ROUNDS = 3
 
 
 class Silent:
@@ -48,8 +51,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     folder = Path(sys.argv[1])
-    with contextlib.suppress(OSError), FileLock(folder / LOCK).acquire(timeout=_PATIENCE_SECONDS):
-        """The one before us is gone."""
+    with contextlib.suppress(OSError), FileLock(folder / LOCK).acquire(timeout=patience(folder)):
+        """The one before us, whose parent was killed, has finished its round and is gone."""
     try:
         Run.open(folder).train(Silent())
     except KeyboardInterrupt:
@@ -58,6 +61,15 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return BROKE_DOWN if isinstance(error, TrainingError) else FAILED
     return 0
+
+
+def patience(folder: Path) -> float:
+    """Seconds that a run may take to stop: to come to the end of its round, by the longest so far, and save it."""
+    try:
+        longest = max((float(record["seconds"]) for record in metrics.read(folder / METRICS)), default=0.0)
+    except (RunError, KeyError, TypeError, ValueError):  # no log yet, or a damaged one, which its reader will name
+        longest = 0.0
+    return _PATIENCE_SECONDS + _PATIENCE_ROUNDS * longest
 
 
 def _stop_with_parent() -> None:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from igc.experiments.compare.entrant import LOCAL_RATE, RATE
+from igc.experiments.compare.names import parts
 from igc.experiments.format import format_bytes, format_duration, format_factor, format_metric
 
 _RATES = (f"{RATE}=", f"{LOCAL_RATE}=")
@@ -66,7 +67,7 @@ def _cells(line: Mapping[str, Any], *, with_rounds: bool) -> list[str]:
 
 def _name(line: Mapping[str, Any]) -> str:
     """The method, each setting of its own on a line of its own; where tuning began says nothing in a table of results."""
-    plain, *changes = str(line["method"]).split("+")
+    plain, *changes = parts(str(line["method"]))
     shown = [change.partition(".")[2] for change in changes if not change.startswith(_RATES)]
     return "\n +".join([plain, *shown])
 

@@ -51,10 +51,11 @@ def dimension(
     from igc.experiments.compare.table import AtWork
     from igc.experiments.dimension.plot import write_plot
     from igc.experiments.dimension.study import JSON, study
-    from igc.experiments.recipe import load
+    from igc.experiments.recipe import load, parse_override
 
     console, errors = Console(), Console(stderr=True)
     base = load(recipe, settings or [])
+    given = frozenset(".".join(parse_override(text)[0]) for text in settings or [])
     test, *others = base.evaluation.splits
     chooses = (validation or (others or ["validation"])[0]) if tune else None
     terms = Terms(rounds or base.federation.rounds, None, seeds, trials if tune else 1, test, chooses)
@@ -74,6 +75,7 @@ def dimension(
                 executor,
                 at_work.say,
                 lambda known: write_plot(folder, known),
+                given,
             )
     except KeyboardInterrupt:
         errors.print(f"interrupted; the same command goes on from {folder}", style="yellow")

@@ -8,7 +8,7 @@ STUDY/comparison.json         the same runs as a comparison, for `igc report`
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -94,6 +94,7 @@ def study(
     executor: Executor,
     say: Say,
     found: Callable[[Study], object],
+    given: Collection[str] = (),
 ) -> tuple[Study | None, bool]:
     """Search; what the folder holds already is not run again.
 
@@ -108,6 +109,7 @@ def study(
         executor: trains runs.
         say: told what goes on.
         found: told after every point.
+        given: keys of the recipe, dotted, that the user set, for the yardstick as for all.
 
     Returns:
         What is known, and whether that is the answer: False where time was up.
@@ -118,7 +120,7 @@ def study(
     """
 
     def line_of(name: str) -> Line | None:
-        lines, unfinished = compare(base, entrants([name]), terms, folder, executor, 1, say)
+        lines, unfinished = compare(base, entrants([name], given), terms, folder, executor, 1, say)
         return None if unfinished else next(line for line in lines if line["method"] == name)
 
     yardstick = line_of(_YARDSTICK)

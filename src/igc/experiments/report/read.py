@@ -13,14 +13,14 @@ from typing import Any, Final
 from igc.errors import RunError
 from igc.experiments import metrics
 from igc.experiments.compare import comparison
+from igc.experiments.compare.campaign import COMPLETE
 from igc.experiments.compare.comparison import JSON
 from igc.experiments.compare.execute import OUTCOME
+from igc.experiments.compare.folders import RUNS, method_folder
 from igc.experiments.format import format_bytes
 from igc.experiments.metrics import LEDGER, METRICS, Record
 from igc.experiments.run import RECIPE, SUMMARY
 
-COMPLETE: Final = "complete"
-_RUNS: Final = "runs"
 _FALLING: Final = ("perplexity", "loss")  # measures of which less is better, where a run does not say yet
 _NAMES_MANY: Final = 2  # settings that a name grows by, where two would be the same
 
@@ -192,7 +192,7 @@ def read(folders: Sequence[Path]) -> list[Group]:
     loose: list[RunLog] = []
     entries: list[Entry] = []
     for folder in dict.fromkeys(path.resolve() for path in folders):
-        if (folder / JSON).is_file() or ((folder / RECIPE).is_file() and (folder / _RUNS).is_dir()):
+        if (folder / JSON).is_file() or ((folder / RECIPE).is_file() and (folder / RUNS).is_dir()):
             entries += _comparison(folder)
         elif (folder / RECIPE).is_file():
             loose.append(read_run(folder))
@@ -261,8 +261,8 @@ def _comparison(root: Path) -> list[Entry]:
     """The lines of ``comparison.json``, and those who have begun but have no line yet."""
     entries = [_of_line(root, line) for line in comparison.read(root)]
     known = {folder.parent.name for entry in entries for run in entry.runs for folder in (run.folder,)}
-    known |= {entry.name for entry in entries}
-    runs = root / _RUNS
+    known |= {name for entry in entries for name in (entry.name, method_folder(entry.name))}
+    runs = root / RUNS
     for folder in sorted(path for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else ():
         if folder.name in known:
             continue

@@ -1,0 +1,61 @@
+"""Which folder of a comparison a run is in.
+
+RUNS/METHOD/RUN/ is named by the entrant, the rate, the seed and the rounds. A run's recipe depends on more: on the split
+that chooses, and on what this version of igc takes an entrant to be. Where the folder holds a run of another recipe, the
+run goes into RUN-2, RUN-3, ... beside it: a run is never taken for another, and none is lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+from igc.experiments.recipe import Recipe, load
+from igc.experiments.run import RECIPE
+
+RUNS: Final = "runs"
+
+
+def folder_of(root: Path, method: str, run: str, recipe: Recipe) -> Path:
+    """The folder of a run: the one that holds it, or else one that is free.
+
+    Raises:
+        RecipeError: the recipe in a folder that may be the run's is damaged.
+    """
+    old = root / _plain(method) / run
+    if _plain(method) == method or _serves(old, recipe):
+        return _beside(old, recipe)
+    return _beside(root / method_folder(method) / run, recipe)
+
+
+def method_folder(method: str) -> str:
+    """Name of an entrant's folder; where characters had to be replaced, a digest tells it from others."""
+    plain = _plain(method)
+    return plain if plain == method else f"{plain}-{hashlib.blake2b(method.encode(), digest_size=3).hexdigest()}"
+
+
+def _plain(method: str) -> str:
+    return re.sub(r"[^\w.=+-]", "-", method)
+
+
+def _beside(folder: Path, recipe: Recipe) -> Path:
+    places = (folder if n == 1 else folder.with_name(f"{folder.name}-{n}") for n in count(1))
+    return next(place for place in places if not (place / RECIPE).exists() or _serves(place, recipe))
+
+
+def _serves(folder: Path, recipe: Recipe) -> bool:
+    """Whether a folder holds a run of a recipe; what else it was evaluated on makes no difference."""
+    if not (folder / RECIPE).exists():
+        return False
+    there, wanted = load(folder / RECIPE), recipe.anchored()
+    splits = there.evaluation.splits
+    first, *others = wanted.evaluation.splits
+    evaluated_so = wanted.evaluation.model_copy(update={"splits": splits})
+    return (
+        splits[0] == first
+        and {*others} <= {*splits}
+        and there == wanted.model_copy(update={"evaluation": evaluated_so})
+    )
