@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from igc.experiments.compare.folders import folder_of, method_folder
+from igc.experiments.compare.folders import folder_of, method_folders
 from igc.experiments.recipe import Recipe, load
 from igc.experiments.run import Run
 
@@ -34,11 +34,11 @@ def test_a_run_that_was_evaluated_on_more_serves(tmp_path: Path) -> None:
 
 def test_names_that_a_file_system_cannot_have_are_told_apart(tmp_path: Path) -> None:
     star, mark = ('static+method.full=["*x"]', 'static+method.full=["?x"]')
-    assert method_folder(star) != method_folder(mark)
-    assert method_folder("static+method.dim=64") == "static+method.dim=64"
+    assert method_folders(star)[-1] != method_folders(mark)[-1]
+    assert method_folders("static+method.dim=64") == ("static+method.dim=64",)
     # As it was called before there were digests, and is still found.
     old = tmp_path / "static+method.full=---x--" / "run"
-    assert folder_of(tmp_path, star, "run", BASE) == tmp_path / method_folder(star) / "run"
+    assert folder_of(tmp_path, star, "run", BASE) == tmp_path / method_folders(star)[-1] / "run"
     Run.create(BASE, old)
     assert folder_of(tmp_path, star, "run", BASE) == old
-    assert folder_of(tmp_path, mark, "run", splits("validation")) == tmp_path / method_folder(mark) / "run"
+    assert folder_of(tmp_path, mark, "run", splits("validation")) == tmp_path / method_folders(mark)[-1] / "run"

@@ -12,8 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from igc.codecs import CODECS
 from igc.experiments.recipe import load
+from igc.experiments.tune.budget import Budget, Rehearsal
 from igc.experiments.tune.space import DOWNLOADS, METHODS, UPLOADS, SearchSpace
+from igc.space import ParameterSpace
+from igc.tasks import build_task
 
 BASE = load("movie-reviews")
 
@@ -102,6 +106,46 @@ def test_what_the_user_set_stays(seed: int) -> None:
     )
     assert recipe.local == base.local
     assert dice.names.keys() - {"method.scale_exponent"} == {"method.subspaces", "codec.down", "method.scale"}
+
+
+IMAGES = load("fashion-mnist")  # whose tensors have dimensions in groups
+
+
+@pytest.fixture(scope="module")
+def rehearsal() -> Rehearsal:
+    model = build_task(IMAGES.task, IMAGES.model, 0).model()
+    return Rehearsal(ParameterSpace.of(model), [str(client) for client in range(100)])
+
+
+@pytest.mark.parametrize("power", [6, 9, 14])
+def test_what_a_message_holds_is_the_d_that_was_drawn(power: int, rehearsal: Rehearsal) -> None:
+    space = SearchSpace.within(IMAGES, frozenset(), rehearsal.space.D, bytes_a_message=20_000)
+    told = {"method.name": "static", "method.scale": "none", "method.dim, power of two": power}
+    recipe = space.draw(Dice(power, told)).recipe(IMAGES, 20)
+    numbers = (2**power,)
+    payload = CODECS[recipe.codec.up].length(numbers) + CODECS[recipe.codec.down].length(numbers)
+    spent = rehearsal.plan(recipe, Budget(10**9), 1).bytes / recipe.federation.clients_per_round
+    assert payload < spent < payload + 400  # two headers
+
+
+@given(seed=st.integers(0, 2**32))
+def test_groups_are_left_out_with_the_d_that_they_were_made_for(seed: int) -> None:
+    space = SearchSpace.within(IMAGES, frozenset(), 1_640_000, bytes_a_message=4_000)
+    method = space.draw(Dice(seed)).recipe(IMAGES, 20).method
+    assert (method.full, method.full_below, method.budgets) == ((), None, None)
+
+
+@given(seed=st.integers(0, 2**32))
+def test_groups_that_the_user_set_stay(seed: int) -> None:
+    base = load("fashion-mnist", ['method.full=["linear.*"]'])
+    space = SearchSpace.within(base, frozenset({"method.full"}), 1_640_000, bytes_a_message=4_000)
+    recipe = space.draw(Dice(seed)).recipe(base, 20)
+    assert (recipe.method.full, recipe.method.budgets) == (("linear.*",), None)
+    assert space.usual(4_000)["method.name"] in space.methods
+    fixed = load("fashion-mnist", ["method.dim=512", "method.name=static"])
+    pinned = frozenset({"method.dim", "method.name"})
+    whole = SearchSpace.within(fixed, pinned, 1_640_000, bytes_a_message=4_000).draw(Dice(seed)).recipe(fixed, 20)
+    assert (whole.method.full, whole.method.budgets) == (IMAGES.method.full, IMAGES.method.budgets)
 
 
 def test_what_is_tried_first_is_the_recipe_at_the_largest_d_that_pays() -> None:

@@ -25,20 +25,21 @@ def folder_of(root: Path, method: str, run: str, recipe: Recipe) -> Path:
     Raises:
         RecipeError: the recipe in a folder that may be the run's is damaged.
     """
-    old = root / _plain(method) / run
-    if _plain(method) == method or _serves(old, recipe):
-        return _beside(old, recipe)
-    return _beside(root / method_folder(method) / run, recipe)
+    *old, new = (root / name / run for name in method_folders(method))
+    return next((place for place in old if _serves(place, recipe)), None) or _beside(new, recipe)
 
 
-def method_folder(method: str) -> str:
-    """Name of an entrant's folder; where characters had to be replaced, a digest tells it from others."""
-    plain = _plain(method)
-    return plain if plain == method else f"{plain}-{hashlib.blake2b(method.encode(), digest_size=3).hexdigest()}"
+def method_folders(method: str) -> tuple[str, ...]:
+    """Names of the folders of an entrant's runs, the one for new ones last.
 
-
-def _plain(method: str) -> str:
-    return re.sub(r"[^\w.=+-]", "-", method)
+    Where characters have to be replaced, a digest tells it from others; there was none once.
+    """
+    plain = re.sub(r"[^\w.=+-]", "-", method)
+    return (
+        (plain,)
+        if plain == method
+        else (plain, f"{plain}-{hashlib.blake2b(method.encode(), digest_size=3).hexdigest()}")
+    )
 
 
 def _beside(folder: Path, recipe: Recipe) -> Path:

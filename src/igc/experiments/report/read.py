@@ -16,7 +16,7 @@ from igc.experiments.compare import comparison
 from igc.experiments.compare.campaign import COMPLETE
 from igc.experiments.compare.comparison import JSON
 from igc.experiments.compare.execute import OUTCOME
-from igc.experiments.compare.folders import RUNS, method_folder
+from igc.experiments.compare.folders import RUNS, method_folders
 from igc.experiments.format import format_bytes
 from igc.experiments.metrics import LEDGER, METRICS, Record
 from igc.experiments.run import RECIPE, SUMMARY
@@ -261,7 +261,7 @@ def _comparison(root: Path) -> list[Entry]:
     """The lines of ``comparison.json``, and those who have begun but have no line yet."""
     entries = [_of_line(root, line) for line in comparison.read(root)]
     known = {folder.parent.name for entry in entries for run in entry.runs for folder in (run.folder,)}
-    known |= {name for entry in entries for name in (entry.name, method_folder(entry.name))}
+    known |= {name for entry in entries for name in method_folders(entry.name)}
     runs = root / RUNS
     for folder in sorted(path for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else ():
         if folder.name in known:

@@ -19,6 +19,8 @@ _FEWEST_BITS: Final = 1 + 4  # of a number, up and down together
 _PLAIN_BYTES: Final = 2 + 2  # the same in float16
 
 METHODS: Final = ("static", "time-varying", "k-subspace")
+GROUPS: Final = ("method.full", "method.full_below", "method.budgets")  # dimensions that come on top of d
+_GROUPED: Final = ("static", "time-varying")  # methods that may have them
 UPLOADS: Final = ("float16", "int8", "lloyd-2", "lloyd-1")
 DOWNLOADS: Final = ("float16", "int8", "lloyd-4")
 ROUGH: Final = ("lloyd-2", "lloyd-1")
@@ -75,6 +77,11 @@ class SearchSpace:
         most = min(math.floor(math.log2(max(D // 4, 1))), math.floor(math.log2(affordable)), _MOST_POWER)
         return cls(base, pinned, (min(_LEAST_POWER, max(most, 0)), max(most, 0)))
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Methods among which to choose: those for which what the user set has a meaning."""
+        return _GROUPED if self.pinned.intersection(GROUPS) else METHODS
+
     def usual(self, bytes_a_message: float) -> dict[str, Any]:
         """What is tried first, as a trial's parameters: the recipe's method, rate and schedule, and as large a d as pays.
 
@@ -84,7 +91,7 @@ class SearchSpace:
         power = math.floor(math.log2(max(bytes_a_message / _PLAIN_BYTES, 1)))
         name = self.base.method.name
         return {
-            "method.name": name if name in METHODS else "static",
+            "method.name": name if name in self.methods else "static",
             "method.dim, power of two": min(max(power, self.powers[0]), self.powers[1]),
             "method.subspaces": SUBSPACES[0],
             "subspaces in turn": CHANGES[0],
@@ -105,9 +112,11 @@ class SearchSpace:
         Every name that is asked for has the same choices in all trials, as Optuna wants it.
         """
         pick = _Pick(trial, self.base.to_dict(), self.pinned)
-        method = pick.one("method.name", METHODS)
+        method = pick.one("method.name", self.methods)
         if not pick.has("method.dim"):
             pick.settings["method.dim"] = 2 ** trial.suggest_int("method.dim, power of two", *self.powers)
+            # What a group has is as much of a message as d, and was chosen for another d.
+            pick.settings |= {key: None for key in GROUPS if not pick.has(key)}
         if method.startswith("k-subspace"):
             pick.one("method.subspaces", SUBSPACES)
         changes = None
