@@ -83,8 +83,12 @@ def _cost(entry: Entry, trainable: Mapping[str, int]) -> Cost:
     measured_down = sum(run.bytes_down for run in runs) / downloads if downloads else None
     codecs = [first.setting(f"codec.{way}", "float32") for way in ("up", "down")]
     if (letters := _TABLE.get(entry.method)) is None or _beyond_the_table(first):
-        predicted = [_by_summary(runs, way) if codec == "float32" else None for way, codec in _ways(codecs)]
-        up, down = (Way("", value, seen) for value, seen in zip(predicted, (measured_up, measured_down), strict=True))
+        # Of what other methods send, some is coded and some is not, such as indices.
+        known = [entry.method in _TABLE or codec == "float32" for codec in codecs]
+        up, down = (
+            Way("", _by_summary(runs, way, codec) if sure else None, seen)
+            for way, codec, sure, seen in zip(("up", "down"), codecs, known, (measured_up, measured_down), strict=True)
+        )
         return Cost(entry, uploads + downloads, up, down, "", None, codecs[0])
     values = _values(first, trainable)
     up, down = (
@@ -101,10 +105,6 @@ def _beyond_the_table(run: RunLog) -> bool:
     """Whether the paper's table does not know what the run sends; d is not `method.dim` alone with groups of tensors."""
     keys = ("local.control_variates", "method.burn_in", "method.full", "method.full_below", "method.budgets")
     return any(run.setting(key) for key in keys)
-
-
-def _ways(codecs: Sequence[str]) -> list[tuple[str, str]]:
-    return list(zip(("up", "down"), codecs, strict=True))
 
 
 def _values(run: RunLog, trainable: Mapping[str, int]) -> dict[str, int]:
@@ -135,15 +135,22 @@ def _evaluate(formula: str, values: Mapping[str, int]) -> int | None:
     return result
 
 
-def _by_summary(runs: Sequence[RunLog], way: str) -> float | None:
-    """What the method itself predicted, a message; finished runs alone say it."""
+def _by_summary(runs: Sequence[RunLog], way: str, codec: str) -> float | None:
+    """What a message takes by the method's own count of numbers; finished runs alone have it.
+
+    Numbers go through the codec as one vector, as many as a message has on average: where messages differ, as in a burn-in,
+    the headers of buckets may be a few bytes more.
+    """
     total, messages = 0.0, 0
     for run in runs:
         predicted = ((run.summary or {}).get("table") or {}).get(f"predicted_{way}")
         if predicted is None:
             return None
         total, messages = total + predicted, messages + (run.uploads if way == "up" else run.downloads)
-    return total / messages if messages else None
+    if not messages:
+        return None
+    numbers = total / messages / _FLOAT32
+    return _FLOAT32 * numbers if codec == "float32" else CODECS[codec].length((round(numbers),))
 
 
 def _model(run: RunLog) -> str:
