@@ -286,7 +286,7 @@ def _read_tensors(body: memoryview, count: int, due: Mapping[str, Due] | None) -
             if name not in due:
                 raise TensorError(f"tensor '{name}' where {sorted(due)} were due")
             _check_shape(name, shape, tuple(due[name].shape))
-        data = bytes(take(codec.length(shape)))
+        data = take(codec.length(shape))
         try:
             tensors[name] = codec.decode(data, shape)
         except NotFiniteScaleError as error:

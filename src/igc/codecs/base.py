@@ -12,6 +12,7 @@ from torch import Tensor
 from igc.errors import IgcError
 
 Floats = npt.NDArray[np.float32]
+Octets = bytes | memoryview  # a view of a message, so that a model's worth of bytes is not copied to be read
 
 
 class CodecError(IgcError):
@@ -44,7 +45,7 @@ class Codec(ABC):
     def encode(self, tensor: Tensor) -> bytes:
         """The ``length(tensor.shape)`` bytes of a CPU tensor."""
 
-    def decode(self, data: bytes, shape: tuple[int, ...]) -> Tensor:
+    def decode(self, data: Octets, shape: tuple[int, ...]) -> Tensor:
         """A new tensor of this shape.
 
         Raises:
@@ -59,7 +60,7 @@ class Codec(ABC):
         """The number of bytes that a tensor of this shape takes."""
 
     @abstractmethod
-    def _decode(self, data: bytes, shape: tuple[int, ...]) -> Tensor:
+    def _decode(self, data: Octets, shape: tuple[int, ...]) -> Tensor:
         """As `decode`, of the right number of bytes."""
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from igc.codecs.base import Codec, flat
+from igc.codecs.base import Codec, Octets, flat
 
 _LARGEST: Final = torch.finfo(torch.bfloat16).max
 
@@ -37,6 +37,6 @@ class BFloat16(Codec):
         return 2 * math.prod(shape)
 
     @override
-    def _decode(self, data: bytes, shape: tuple[int, ...]) -> Tensor:
+    def _decode(self, data: Octets, shape: tuple[int, ...]) -> Tensor:
         upper = np.frombuffer(data, dtype="<u2").astype(np.uint32) << 16
         return torch.from_numpy(upper.view(np.float32)).view(shape)

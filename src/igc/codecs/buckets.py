@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from igc.codecs.base import CodecError, Floats, NotFiniteScaleError
+from igc.codecs.base import CodecError, Floats, NotFiniteScaleError, Octets
 
 _SLAB = 2**18  # numbers worked on at a time: what a core's cache holds, with room for temporaries
 
@@ -43,7 +43,7 @@ def write_scales(scales: Floats) -> bytes:
     return scales.astype("<f4", copy=False).tobytes()
 
 
-def read_scales(data: bytes) -> Floats:
+def read_scales(data: Octets) -> Floats:
     """What `write_scales` wrote.
 
     Raises:

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from igc.codecs.base import Codec, Floats, flat
+from igc.codecs.base import Codec, Floats, Octets, flat
 from igc.codecs.buckets import bucket_count, read_scales, scale_, slabs, write_scales
 from igc.codecs.noise import seed_of
 from igc.codecs.packing import pack, packed_length, unpack
@@ -102,7 +102,7 @@ class Eden(Codec):
         return len(self._seed_field(0)) + 4 * bucket_count(count, BUCKET) + packed_length(count, self.bits)
 
     @override
-    def _decode(self, data: bytes, shape: tuple[int, ...]) -> Tensor:
+    def _decode(self, data: Octets, shape: tuple[int, ...]) -> Tensor:
         count = math.prod(shape)
         head = len(self._seed_field(0))
         seed, data = int.from_bytes(data[:head], "little"), data[head:]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from igc.codecs.base import Codec, CodecError, flat
+from igc.codecs.base import Codec, CodecError, Octets, flat
 
 _LARGEST: Final = 65504.0
 # The exponents at which the least and the greatest binary32 numbers are binary16 numbers. Only finite numbers beyond
@@ -47,7 +47,7 @@ class Float16(Codec):
         return 1 + 2 * math.prod(shape)
 
     @override
-    def _decode(self, data: bytes, shape: tuple[int, ...]) -> Tensor:
+    def _decode(self, data: Octets, shape: tuple[int, ...]) -> Tensor:
         exponent = int.from_bytes(data[:1], "little", signed=True)
         if not _LEAST_EXPONENT <= exponent <= _GREATEST_EXPONENT:
             raise CodecError(f"exponent {exponent}; {_LEAST_EXPONENT} to {_GREATEST_EXPONENT} are in use")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from igc.codecs.base import Codec, flat
+from igc.codecs.base import Codec, Octets, flat
 
 
 class Float32(Codec):
@@ -29,5 +29,5 @@ class Float32(Codec):
         return 4 * math.prod(shape)
 
     @override
-    def _decode(self, data: bytes, shape: tuple[int, ...]) -> Tensor:
+    def _decode(self, data: Octets, shape: tuple[int, ...]) -> Tensor:
         return torch.from_numpy(np.frombuffer(data, dtype="<f4").astype(np.float32)).view(shape)

@@ -11,7 +11,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from igc.codecs.base import CodecError
+from igc.codecs.base import CodecError, Octets
 
 Codes = npt.NDArray[np.uint8]
 
@@ -33,7 +33,7 @@ def pack(codes: Codes, bits: int) -> bytes:
     return data[: packed_length(codes.size, bits)]
 
 
-def unpack(data: bytes, count: int, bits: int) -> Codes:
+def unpack(data: Octets, count: int, bits: int) -> Codes:
     """The codes (count,) in ``packed_length(count, bits)`` bytes.
 
     Raises:

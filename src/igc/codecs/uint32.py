@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from igc.codecs.base import Codec
+from igc.codecs.base import Codec, Octets
 
 
 class UInt32(Codec):
@@ -33,5 +33,5 @@ class UInt32(Codec):
         return 4 * math.prod(shape)
 
     @override
-    def _decode(self, data: bytes, shape: tuple[int, ...]) -> Tensor:
+    def _decode(self, data: Octets, shape: tuple[int, ...]) -> Tensor:
         return torch.from_numpy(np.frombuffer(data, dtype="<u4").astype(np.int64)).view(shape)

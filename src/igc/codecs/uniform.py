@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from igc.codecs.base import Codec, CodecError, Floats, flat
+from igc.codecs.base import Codec, CodecError, Floats, Octets, flat
 from igc.codecs.buckets import bucket_count, read_scales, scale_, slabs, write_scales
 from igc.codecs.noise import seed_of, uniforms
 from igc.codecs.packing import pack, packed_length, unpack
@@ -68,7 +68,7 @@ class Uniform(Codec):
         return 4 * bucket_count(count, BUCKET) + packed_length(count, self.bits)
 
     @override
-    def _decode(self, data: bytes, shape: tuple[int, ...]) -> Tensor:
+    def _decode(self, data: Octets, shape: tuple[int, ...]) -> Tensor:
         count = math.prod(shape)
         head = 4 * bucket_count(count, BUCKET)
         scales, codes = read_scales(data[:head]), unpack(data[head:], count, self.bits)
