@@ -28,8 +28,8 @@ _FEDAVG: Final = {
     "optimizer.warmup_rounds": 0,
 }
 
-# A recipe's codecs, its local training and what it adds to the method are its own: entrants are as they were published.
-_AS_PUBLISHED: Final = dict.fromkeys(
+# A recipe's codecs, its local training and what it adds to the method are its own; entrants go without.
+_WITHOUT: Final = dict.fromkeys(
     (
         "codec.up",
         "codec.down",
@@ -161,7 +161,7 @@ _LOW_RANK: Final = (
 ENTRANTS: Final[Mapping[str, Entrant]] = {
     "recipe": Entrant("recipe", "the recipe as it is, with its codecs and all that it adds to its method"),
     **{
-        entrant.name: replace(entrant, settings={**_AS_PUBLISHED, **entrant.settings})
+        entrant.name: replace(entrant, settings={**_WITHOUT, **entrant.settings})
         for entrant in (*_OWN, *_DENSE, *_SPARSE, *_LOW_RANK)
     },
 }
@@ -191,7 +191,7 @@ def entrants(names: Iterable[str], given: Collection[str] = ()) -> list[Entrant]
         base = ENTRANTS[plain]
         # A rate that was asked for is where tuning starts.
         start = settings.pop(base.tuned, base.start)
-        own = {k: v for k, v in base.settings.items() if not (v is None and k in _AS_PUBLISHED and _overlaps(k, given))}
+        own = {k: v for k, v in base.settings.items() if not (v is None and k in _WITHOUT and _overlaps(k, given))}
         found[name] = replace(base, name=name, settings={**own, **settings}, start=start)
     return list(found.values())
 
