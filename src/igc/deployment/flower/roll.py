@@ -212,7 +212,10 @@ class Roll:
         self._claims.add(node, allowed)
         self._clients_of[node] = frozenset(allowed)
         self._tell("node-joined", node=node, clients=len(self._clients_of[node]), igc=presence.igc)
-        for said, kept, why in ((presence.clients, known, "unknown clients"), (known, allowed, "clients of others")):
+        for said, kept, why in (
+            (presence.clients, known, "unknown clients"),
+            (known, allowed, "clients that `owners` does not let it have"),
+        ):
             if left_out := [name for name in said if name not in frozenset(kept)]:
                 first = f"first '{printable(left_out[0])}'"
                 self._tell("warning", text=f"node {node} claims {len(left_out)} {why}, {first}; left out")

@@ -19,6 +19,7 @@ from igc.deployment.flower.owners import CLAIMS, Claims, Owners
 from igc.deployment.flower.roll import Carrier, Roll
 from igc.deployment.flower.settings import RunSettings
 from igc.deployment.flower.sides import server_side
+from igc.deployment.flower.timely import Timely
 from igc.errors import IgcError, RunError, TrainingError
 from igc.experiments.assemble import Experiment
 from igc.experiments.atomic import write_atomically
@@ -45,7 +46,7 @@ def server_app(recipe: Path) -> ServerApp:
             run = create_or_open(load(recipe), Path(settings.out))
             log.write_to(run.folder)
             log.tell("server", **this_process())
-            summary = train(run, grid, settings, EventObserver(log.tell), log.tell)
+            summary = train(run, Timely(grid), settings, EventObserver(log.tell), log.tell)
             log.tell("finished", **summary)
 
     return app
