@@ -21,6 +21,7 @@ from typing import Any
 
 from igc.experiments.compare.comparison import read
 from igc.experiments.compare.entrant import LOCAL_RATE, RATE
+from igc.experiments.compare.names import names, parts
 from igc.experiments.format import format_bytes, format_duration, format_factor, format_metric
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,6 +63,11 @@ _ONE_BIT = "static-1bit+codec.down=eden-4"
 _SMALL = f"static+method.dim=1024+{_RATE}=1.58e-3"
 _SCALED = f"static+method.dim=1024+{_RATE}=5e-4+method.scale=calibrated"
 _WIDE = "static-1bit+codec.down=eden-3+method.dim=32768"
+# Clients go once through all of their 40 examples, by Adam inside the subspace.
+_LOCAL = (
+    f"{_WIDE}+federation.batch_size=40+local.batch_size=8+local.optimizer=adam+local.learning_rate=5e-4"
+    f"+optimizer.name=sgd+{_RATE}=1.0"
+)
 
 GRIDS = {
     "movie-reviews": Grid(
@@ -83,7 +89,7 @@ GRIDS = {
         trials=2,
         examples=1000,
         further=("--seeds", "3", "--set", _BETA),
-        methods=(f"fedsgd+{_RATE}=1.58e-4,{_WIDE}+{_RATE}=1.5e-3",),
+        methods=(f"fedsgd+{_RATE}=1.58e-4,{_WIDE}+{_RATE}=1.5e-3,{_LOCAL}",),
     ),
     "movie-reviews-parts": Grid(
         "movie-reviews",
@@ -112,7 +118,7 @@ GRIDS = {
     ),
     "fashion-mnist": Grid(
         "fashion-mnist",
-        rounds=100,
+        rounds=60,
         trials=2,
         examples=2000,
         methods=(
@@ -152,7 +158,7 @@ def main() -> None:
         grid = GRIDS[task]
         done = set() if asked.again else {line["method"] for line in known(task)}
         for group in grid.methods:
-            methods = ",".join(method for method in group.split(",") if method not in done)
+            methods = ",".join(method for method in names(group) if method not in done)
             left = None if deadline is None else max(deadline - time.monotonic(), 0) / 3600
             if methods and left != 0:
                 compare(grid.recipe, RUNS / task, [*grid.options, "--methods", methods], asked.jobs, left)
@@ -237,8 +243,8 @@ def table(lines: list[dict[str, Any]]) -> str:
 
 def shown(line: dict[str, Any]) -> str:
     """The method with its settings, but for the rate that tuning began at."""
-    parts = [part for part in line["method"].split("+") if not part.startswith((f"{RATE}=", f"{LOCAL_RATE}="))]
-    return f"`{'+'.join(parts)}`"
+    kept = [part for part in parts(line["method"]) if not part.startswith((f"{RATE}=", f"{LOCAL_RATE}="))]
+    return f"`{'+'.join(kept)}`"
 
 
 if __name__ == "__main__":
