@@ -340,6 +340,8 @@ def _curve(axes: Axes, entry: Entry, points: list[Point], style: Style, x: str) 
 def _bytes_axis(axes: Axes, totals: Sequence[float], *, log: bool) -> None:
     if log:
         axes.set_xscale("log")
+        if len(set(totals)) == 1:
+            axes.set_xlim(totals[0] / 2, totals[0] * 2)
         few = _span(totals) < 200
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=12))
         axes.xaxis.set_minor_formatter(NullFormatter())
