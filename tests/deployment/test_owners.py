@@ -139,7 +139,10 @@ def test_an_allowlist_decides_whoever_answers_first() -> None:
     found = roll(grid, told, owners=Owners.read(f"2: a, c; {wards_pub} hospital@host: ward-*"))
     found.refresh(EVERYBODY, 0.05)
     assert found.node_of == {"a": 2, "c": 2, "ward-1": 3, "ward-2": 3}  # and nobody has b
-    assert any("node 1 claims 5 clients of others, first 'a'; left out" in text for text in told.warnings())
+    assert any(
+        "node 1 claims 5 clients that `owners` does not let it have, first 'a'; left out" in text
+        for text in told.warnings()
+    )
     assert [facts["clients"] for event, facts in told.events if event == "node-joined"] == [2, 2, 0]
 
 

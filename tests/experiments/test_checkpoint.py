@@ -250,3 +250,11 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     assert message.startswith("cannot write")
     assert "the disk is full; free some space, then `igc resume`" in message
     assert (files, round) == ("round-00000001.ckpt", "1")
+
+
+def test_the_accounts_of_very_many_clients_are_no_hindrance(tmp_path: Path) -> None:
+    tree = {"accounts": {f"client-{i:0100}": i for i in range(1_000_000)}}  # 125 MB
+    checkpoint.save(tmp_path, 1, tree, {"sigma": torch.arange(4.0)}, 1)
+    done, found, tensors = checkpoint.load_latest(tmp_path, refuse)
+    assert (done, found) == (1, tree)
+    assert tensors.keys() == {"sigma"}

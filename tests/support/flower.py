@@ -58,9 +58,13 @@ class Deployment:
         wait_until(lambda: listens(self.port), 60, "the SuperLink does not listen")
         return process
 
-    def supernode(self, config: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Process:
+    def supernode(
+        self, config: str, *arguments: str, environment: Mapping[str, str] | None = None, through: int | None = None
+    ) -> Process:
+        """Start a SuperNode; ``through``: a port in place of the SuperLink's."""
         wanted = arguments or ("--insecure",)
-        command = ["flower-supernode", *wanted, "--superlink", f"127.0.0.1:{self.port}", "--port", str(free_port())]
+        link = f"127.0.0.1:{through or self.port}"
+        command = ["flower-supernode", *wanted, "--superlink", link, "--port", str(free_port())]
         return self.start("supernode", *command, "--node-config", config, environment=environment)
 
     def supernodes(self, count: int = 2) -> list[Process]:

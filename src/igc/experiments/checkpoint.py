@@ -6,7 +6,8 @@ A file is, in this order::
     4 bytes   version of this layout, unsigned, little-endian: 1
     8 bytes   length of the payload, unsigned, little-endian
     32 bytes  SHA-256 of the payload
-    payload   safetensors: the tensors, and in its metadata the round and a tree of JSON
+    payload   safetensors: the tensors, and in its metadata the round and a tree of JSON; a tree of more than 32 MB is a
+              tensor of bytes, "__tree__": safetensors reads no more than 100 MB of metadata
 
 It is written under another name, synced, and renamed: a reader sees all of it or nothing.
 """
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from igc.errors import CheckpointError
@@ -30,6 +32,10 @@ from igc.experiments.atomic import write_atomically
 
 MAGIC = b"IGC-CKPT"
 VERSION = 1
+
+_TREE = "tree"
+_LONG_TREE = "__tree__"
+_LONGEST = 2**25  # characters
 
 _HEADER = struct.Struct("<8sIQ32s")
 _NAME = re.compile(r"round-(\d{8,})\.ckpt")
@@ -53,8 +59,12 @@ def save(folder: Path, round: int, tree: Mapping[str, Any], tensors: Mapping[str
     """
     if keep < 1:
         raise ValueError(f"keep = {keep}; at least the checkpoint just written is kept")
-    metadata = {"round": str(round), "tree": json.dumps(tree, separators=(",", ":"))}
-    payload = safetensors.torch.save(_apart(tensors), metadata)
+    text, metadata, named = json.dumps(tree, separators=(",", ":")), {"round": str(round)}, dict(tensors)
+    if len(text) <= _LONGEST:
+        metadata[_TREE] = text
+    else:
+        named[_LONG_TREE] = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+    payload = safetensors.torch.save(_apart(named), metadata)
     header = _HEADER.pack(MAGIC, VERSION, len(payload), hashlib.sha256(payload).digest())
     path = folder / f"round-{round:08}.ckpt"
     write_atomically(path, header + payload, error=CheckpointError)
@@ -123,7 +133,9 @@ def _load(path: Path) -> tuple[int, dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(f"{path.name} is damaged (its SHA-256 does not fit its content)")
     (size,) = struct.unpack_from("<Q", payload)
     metadata = json.loads(payload[8 : 8 + size])["__metadata__"]
-    return int(metadata["round"]), json.loads(metadata["tree"]), safetensors.torch.load(payload)
+    tensors = safetensors.torch.load(payload)
+    text = metadata[_TREE] if _TREE in metadata else tensors.pop(_LONG_TREE).numpy().tobytes()
+    return int(metadata["round"]), json.loads(text), tensors
 
 
 def _rounds(folder: Path) -> dict[int, Path]:
