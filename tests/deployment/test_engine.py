@@ -407,6 +407,53 @@ def test_clients_with_data_of_their_own(tiny: Path, tmp_path: Path) -> None:
     assert accounts(tmp_path / "run").keys() == {"left", "right"}
 
 
+def with_memory(recipe: Recipe, folder: Path) -> FakeGrid:
+    grid = FakeGrid()
+    for number in range(2):
+        config: dict[str, str | int] = {
+            "partition-id": number,
+            "num-partitions": 2,
+            "memory": str(folder / f"{number}"),
+        }
+        grid.add(100 + number, client_app(recipe), config, {})
+    return grid
+
+
+@pytest.mark.parametrize(
+    ("settings", "same"),
+    [
+        ([], True),
+        (["method.name=static", "codec.up=int8"], True),
+        (["method.name=k-subspace", "method.subspaces=2"], True),
+        (["method.name=fedavg", "local.learning_rate=0.1", "local.epochs=2"], True),
+        (["method.name=static", "codec.up=lloyd-1", "codec.error_feedback=true"], False),
+    ],
+    ids=["time-varying", "static", "k-subspace", "fedavg", "error-feedback"],
+)
+def test_a_round_that_was_broken_off_after_its_answers_is_run_again(
+    settings: list[str], same: bool, tiny: Path, tmp_path: Path
+) -> None:
+    recipe = load(tiny, ["federation.clients_per_round=6", *settings])
+    go(recipe, tmp_path / "whole", with_memory(recipe, tmp_path / "a"))
+    grid = with_memory(recipe, tmp_path / "b")
+    answered = itertools.count(1)
+
+    def kill(message: Message, reply: Message) -> Message:
+        if next(answered) == 4:  # the last of round 2
+            raise KeyboardInterrupt
+        return reply
+
+    for node in grid.nodes.values():
+        bad(node, kill)
+    with pytest.raises(KeyboardInterrupt):
+        go(recipe, tmp_path / "broken", grid)
+    warnings, _ = go(recipe, tmp_path / "broken", with_memory(recipe, tmp_path / "b"))
+    assert warnings == []
+    (state, _, ledger), (other, _, others) = final(tmp_path / "whole"), final(tmp_path / "broken")
+    assert ledger == others
+    assert (state == other) == same
+
+
 def test_a_server_that_cannot_begin_says_why_and_leaves_no_run(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
