@@ -63,15 +63,14 @@ _ONE_BIT = "static-1bit+codec.down=eden-4"
 _SMALL = f"static+method.dim=1024+{_RATE}=1.58e-3"
 _SCALED = f"static+method.dim=1024+{_RATE}=5e-4+method.scale=calibrated"
 _WIDE = "static-1bit+codec.down=eden-3+method.dim=32768"
-# Clients go once through all of their 40 examples, by Adam inside the subspace.
+# The recipe `movie-reviews`: clients go once through all of their 40 examples, by Adam inside the subspace.
 _LOCAL = (
-    f"{_WIDE}+federation.batch_size=40+local.batch_size=8+local.optimizer=adam+local.learning_rate=5e-4"
-    f"+optimizer.name=sgd+{_RATE}=1.0"
+    f"{_WIDE}+federation.batch_size=40+local.batch_size=8+local.optimizer=adam+local.learning_rate=5e-4+{_RATE}=1e-3"
 )
 
 GRIDS = {
     "movie-reviews": Grid(
-        "movie-reviews",
+        "movie-reviews-static",
         rounds=30,
         trials=3,
         examples=500,
@@ -84,7 +83,7 @@ GRIDS = {
     ),
     # The target: ours and uncompressed training, each tuned, over three seeds.
     "movie-reviews-100": Grid(
-        "movie-reviews",
+        "movie-reviews-static",
         rounds=100,
         trials=2,
         examples=1000,
@@ -92,7 +91,7 @@ GRIDS = {
         methods=(f"fedsgd+{_RATE}=1.58e-4,{_WIDE}+{_RATE}=1.5e-3,{_LOCAL}",),
     ),
     "movie-reviews-parts": Grid(
-        "movie-reviews",
+        "movie-reviews-static",
         rounds=30,
         trials=2,
         examples=1000,
@@ -106,7 +105,7 @@ GRIDS = {
         ),
     ),
     "movie-reviews-bytes": Grid(
-        "movie-reviews",
+        "movie-reviews-static",
         rounds=30,
         trials=2,
         examples=1000,

@@ -33,7 +33,7 @@ LOCAL = "local.learning_rate=0.1"
 
 
 def built(name: str, *overrides: str) -> Any:
-    recipe = load("movie-reviews", [f"method.name={name}", *overrides])
+    recipe = load("movie-reviews-static", [f"method.name={name}", *overrides])
     return build_method(recipe, SPACE, pass_rounds=7, seed=5, clients=9)
 
 
@@ -130,7 +130,7 @@ def test_error_feedback_is_of_what_is_uploaded_and_control_variates_of_local_ste
 
 
 def rates(rounds: int, *overrides: str) -> list[float]:
-    schedule = schedule_of(load("movie-reviews", [*overrides, "optimizer.learning_rate=1.0"]), pass_rounds=7)
+    schedule = schedule_of(load("movie-reviews-static", [*overrides, "optimizer.learning_rate=1.0"]), pass_rounds=7)
     return [schedule(round) for round in range(rounds)]
 
 

@@ -29,7 +29,7 @@ ON = "method.burn_in=20"
 
 
 def built(*overrides: str) -> Any:
-    recipe = load("movie-reviews", ["method.dim=32", *overrides])
+    recipe = load("movie-reviews-static", ["method.dim=32", *overrides])
     return build_method(recipe, SPACE, pass_rounds=7, seed=5, clients=9)
 
 
@@ -57,9 +57,9 @@ def test_it_is_around_all_else_and_scales_apply_to_both_matrices() -> None:
 
 
 def test_a_recipe_without_one_is_as_it_was() -> None:
-    plain = load("movie-reviews")
+    plain = load("movie-reviews-static")
     assert not {"burn_in", "burn_in_dim", "learned"} & plain.to_dict()["method"].keys()
-    own = load("movie-reviews", [ON, "method.learned=3"])
+    own = load("movie-reviews-static", [ON, "method.learned=3"])
     assert Recipe.from_dict(own.to_dict()) == own
     assert own.essence != plain.essence
 
@@ -89,7 +89,7 @@ def test_a_recipe_without_one_is_as_it_was() -> None:
 )
 def test_what_makes_no_sense_is_refused_in_a_line(overrides: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message.replace("(", r"\(")) as caught:
-        load("movie-reviews", overrides)
+        load("movie-reviews-static", overrides)
     assert "\n" not in str(caught.value)
 
 

@@ -20,7 +20,7 @@ TABLE = 'method.scale_table={"embeddings*"=1, "e*"=4}'
 
 
 def built(*overrides: str, theta: list[torch.Tensor] | None = THETA) -> Any:
-    recipe = load("movie-reviews", ["method.dim=8", *overrides])
+    recipe = load("movie-reviews-static", ["method.dim=8", *overrides])
     return build_method(recipe, SPACE, pass_rounds=7, seed=5, clients=9, theta=theta)
 
 
@@ -77,7 +77,7 @@ def test_all_of_it_is_in_what_both_sides_must_agree_on() -> None:
 
 
 def test_a_table_survives_the_recipe_file() -> None:
-    recipe = load("movie-reviews", ["method.scale=table", TABLE])
+    recipe = load("movie-reviews-static", ["method.scale=table", TABLE])
     assert Recipe.from_dict(recipe.to_dict()) == recipe
     assert recipe.method.scale_table == {"embeddings*": 1.0, "e*": 4.0}
 
@@ -100,7 +100,7 @@ def test_a_table_survives_the_recipe_file() -> None:
 )
 def test_what_makes_no_sense_is_refused_in_a_line(overrides: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message.replace("(", r"\(")) as caught:
-        load("movie-reviews", overrides)
+        load("movie-reviews-static", overrides)
     assert "\n" not in str(caught.value)
 
 

@@ -75,7 +75,7 @@ def engine(
     figures = (
         measured.bench_client(repeats=repeats)
         if client
-        else measured.bench("movie-reviews", clients, snippets, repeats)
+        else measured.bench("movie-reviews-static", clients, snippets, repeats)
     )
     _print(figures, as_json)
 

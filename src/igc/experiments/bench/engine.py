@@ -16,7 +16,7 @@ _EVALUATED: Final = 200
 
 
 def bench(
-    recipe: str = "movie-reviews",
+    recipe: str = "movie-reviews-static",
     clients: int = 64,
     snippets: int = 4,
     rounds: int = 3,
@@ -33,7 +33,6 @@ def bench(
         f"federation.clients_per_round={clients}",
         f"federation.batch_size={snippets}",
         f"evaluation.max_examples={_EVALUATED}",
-        "codec.up=float32",  # a lossy upload is each client's own, and cannot be computed together
         *settings,
     ]
     both = {
