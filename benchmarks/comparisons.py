@@ -57,6 +57,10 @@ class Grid:
         options += ["--set", f"evaluation.every={self.rounds}"]
         return options if self.examples is None else [*options, "--set", f"evaluation.max_examples={self.examples}"]
 
+    def has(self, line: dict[str, Any]) -> bool:
+        """Whether a line of ``comparison.json`` is of as many rounds, or of a budget of bytes."""
+        return bool(line["budget"] == "bytes" or line["rounds"] == self.rounds)
+
 
 _RATE, _BETA = "optimizer.learning_rate", "optimizer.beta2=0.98"
 _ONE_BIT = "static-1bit+codec.down=eden-4"
@@ -155,7 +159,7 @@ def main() -> None:
     deadline = None if asked.max_hours is None else time.monotonic() + 3600 * asked.max_hours
     for task in asked.tasks or GRIDS:
         grid = GRIDS[task]
-        done = set() if asked.again else {line["method"] for line in known(task)}
+        done = set() if asked.again else {line["method"] for line in known(task) if grid.has(line)}
         for group in grid.methods:
             methods = ",".join(method for method in names(group) if method not in done)
             left = None if deadline is None else max(deadline - time.monotonic(), 0) / 3600
