@@ -17,6 +17,7 @@ from igc.deployment.status import read_status
 from igc.experiments import metrics
 from igc.experiments.recipe import Recipe, load
 from igc.experiments.run import Run
+from support.flower import Deployment
 from support.grid import FakeGrid, identify
 from support.tiny import write_recipe
 
@@ -37,15 +38,22 @@ class Quiet:
         return lambda *_: None
 
 
-def recipe(folder: Path, where: str) -> Recipe:
+def recipe(folder: Path, where: str, rounds: int = 40, budget: float | None = 3.0) -> Recipe:
+    privacy = {"where": where, "noise_multiplier": 4.0, "delta": 1e-3, "seed": 3}
     path = write_recipe(
         folder,
         method={"name": "static", "dim": 32},
-        federation={"rounds": 40, "clients_per_round": 6, "batch_size": 4, "weights": "uniform", "sampling": "uniform"},
+        federation={
+            "rounds": rounds,
+            "clients_per_round": 6,
+            "batch_size": 4,
+            "weights": "uniform",
+            "sampling": "uniform",
+        },
         data={"clients": 6, "partition": "iid", "options": {"test": 20, "validation": 0}},
         aggregation={"norm_bound": 5.0},
-        privacy={"where": where, "noise_multiplier": 4.0, "delta": 1e-3, "epsilon": 3.0, "seed": 3},
-        evaluation={"every": 40},
+        privacy=privacy if budget is None else {**privacy, "epsilon": budget},
+        evaluation={"every": rounds},
     )
     return load(path)
 
@@ -73,6 +81,21 @@ def test_epsilon_and_the_budget_are_those_of_a_run_in_this_process(where: str, t
     states = [Run.open(tmp_path / side).restore(print).server.state.sigma for side in ("here", "there")]
     assert states[0].any()
     assert torch.equal(*states)  # noise and all
+
+
+@pytest.mark.slow
+def test_supernodes_stop_with_the_budget(tmp_path: Path) -> None:
+    two = Run.create(recipe(tmp_path / "two", "central", rounds=2, budget=None), tmp_path / "here").train(Quiet())
+    capped = recipe(tmp_path / "capped", "central", rounds=5, budget=two["epsilon"] * 1.0001)
+    with Deployment(tmp_path / "there", capped) as federation:
+        federation.superlink()
+        federation.supernodes()
+        federation.finish(federation.run(), 400)
+        assert epsilons(federation.run_folder) == epsilons(tmp_path / "here")  # after two rounds of five
+        states = [
+            Run.open(folder).restore(print).server.state.sigma for folder in (federation.run_folder, tmp_path / "here")
+        ]
+        assert torch.equal(*states)
 
 
 def epsilons(folder: Path) -> list[Any]:

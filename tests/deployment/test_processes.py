@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from igc.deployment.status import read_status
 from igc.experiments import checkpoint
 from igc.experiments.recipe import Recipe, load
 from igc.experiments.run import Run
@@ -85,7 +86,7 @@ def test_simulation_gives_the_same_state_and_bytes(recipe: Recipe, here: Path, t
 
 
 def test_a_supernode_killed_in_a_round_comes_back(recipe: Recipe, tmp_path: Path) -> None:
-    with Deployment(tmp_path, longer(recipe, 6), deadline=20.0) as federation:
+    with Deployment(tmp_path, longer(recipe, 6), deadline=60.0) as federation:
         federation.superlink()
         first, second = federation.supernodes()
         run = federation.run()
@@ -93,7 +94,7 @@ def test_a_supernode_killed_in_a_round_comes_back(recipe: Recipe, tmp_path: Path
         wait_until(lambda: bool(children(second, "flwr-clientapp")), 30, "no ClientApp at work")
         kill(second)
         federation.supernode("partition-id=1 num-partitions=2")
-        federation.finish(run)
+        federation.finish(run, 500)
         done = rounds(federation.run_folder)
         assert [line["round"] for line in done] == list(range(7))
         assert any(line["dropped"] == 3 for line in done)  # the round in which it died
@@ -138,16 +139,29 @@ def test_a_straggler_past_the_deadline_is_left_out_and_takes_part_again(recipe: 
         assert sorted(uploads.values()) == [6 - dropped.count(3)] * 3 + [6] * 3  # what came late is counted nowhere
 
 
-def test_a_superlink_started_anew_with_its_database_goes_on(recipe: Recipe, here: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("with_database", [True, False])
+def test_a_superlink_is_killed_and_started_anew(
+    with_database: bool, recipe: Recipe, here: Path, tmp_path: Path
+) -> None:
     with Deployment(tmp_path, recipe) as federation:
-        database = ("--insecure", "--database", str(tmp_path / "flower.db"))
+        database = ("--insecure", *(("--database", str(tmp_path / "flower.db")) if with_database else ()))
         link = federation.superlink(*database)
-        for i in range(2):
-            federation.supernode(f'partition-id={i} num-partitions=2 memory="{tmp_path / str(i)}"')
+        configs = [f'partition-id={i} num-partitions=2 memory="{tmp_path / str(i)}"' for i in range(2)]
+        nodes = [federation.supernode(config) for config in configs]
         federation.run()
         federation.wait_for_round(1)
         kill(link)
+        # The run in progress ends with it.
+        wait_until(lambda: read_status(federation.run_folder).state.startswith("stopped"), 30, "who is it that trains?")
+        before = {event["node"] for event in federation.events("node-joined")}
         federation.superlink(*database)
-        federation.finish(federation.run())
+        if not with_database:  # it knows nobody, and SuperNodes that knew it try in vain
+            for node, config in zip(nodes, configs, strict=True):
+                kill(node)
+                federation.supernode(config)
+        federation.finish(federation.run(), 400)
+        after = {event["node"] for event in federation.events("node-joined")[2:]}
+        assert (before == after) == with_database, (before, after)
+        assert len(after) == 2
         assert federation.events("start")[-1]["after_round"] in (1, 2)
         assert final(federation.run_folder) == final(here)
