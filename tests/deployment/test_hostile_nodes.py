@@ -93,7 +93,7 @@ def test_real_nodes_that_answer_nonsense_are_left_out(recipe: Recipe, tmp_path: 
 
 def test_half_of_the_clients_gone_for_good(recipe: Recipe, tmp_path: Path) -> None:
     longer = recipe.model_copy(update={"federation": recipe.federation.model_copy(update={"rounds": 4})})
-    with Deployment(tmp_path, longer, deadline=20.0) as federation:
+    with Deployment(tmp_path, longer, deadline=45.0) as federation:
         federation.superlink()
         _, second = federation.supernodes()
         run = federation.run()
