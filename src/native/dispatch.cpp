@@ -1,5 +1,7 @@
 // The C interface that igc.projection.kernels.native calls, and the choice of an instruction set.
 
+#include <pthread.h>
+
 #include <cstring>
 #include <exception>
 
@@ -8,6 +10,8 @@
 #define IGC_EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace igc {
+
+std::atomic<Team> team{nullptr};
 
 namespace portable {
 extern const Kernel kernel;
@@ -52,7 +56,13 @@ int guarded(Call call) {
 }  // namespace igc
 
 // Bumped when a signature changes, so that a stale library is refused and not called.
-IGC_EXPORT int igc_abi() { return 5; }
+IGC_EXPORT int igc_abi() { return 6; }
+
+// What runs work on threads; see Team. A forked process has none of the threads: there, threads are started as if null were given.
+IGC_EXPORT void igc_use_team(igc::Team team) {
+    static const int once = pthread_atfork(nullptr, nullptr, [] { igc::team = nullptr; });
+    igc::team = once == 0 ? team : nullptr;
+}
 
 // The build for an instruction set, by name; null: the best. Null is returned where this machine cannot run it.
 IGC_EXPORT const igc::Kernel* igc_find(const char* name) { return igc::by_name(name); }

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <system_error>
@@ -40,6 +41,8 @@ constexpr int64_t rows_worth_a_thread = 1 << 16;
 constexpr int64_t partial_floats = 1 << 20;
 // Blocks whose sum is worth a partial sum of its own, which costs about half a block's time.
 constexpr int64_t blocks_of_a_part = 16;
+// Rows that no cache holds until they are read again.
+constexpr int64_t more_than_caches = int64_t(1) << 24;
 
 struct Free {
     void operator()(void* p) const { std::free(p); }
@@ -384,8 +387,9 @@ void project_block(const Plan& plan, const Pieces& g, int64_t b, int64_t step, S
                  [sums, afters](int64_t i, vf v) { store(sums + i, load(sums + i) + afters * v); });
 }
 
-// y_b = base_b + scale factor R_b H C_b x_q
-void expand_block(const Plan& plan, const Pieces& y, int64_t b, const float* x, float alpha, Scratch& scratch) {
+// y_b = base_b + scale factor R_b H C_b x_q; past_caches: y is not read again before it has left the caches.
+void expand_block(const Plan& plan, const Pieces& y, int64_t b, const float* x, float alpha, bool past_caches,
+                  Scratch& scratch) {
     const int64_t n = plan.layout.n, low = b * n;
     const Segment segment = plan.segment(b % plan.segments);
     const float common = y.scale(low, low + n);
@@ -410,8 +414,15 @@ void expand_block(const Plan& plan, const Pieces& y, int64_t b, const float* x, 
         const vf factors = vf{} + factor;
         const Schedule& schedule = plan.schedule;
         const Pieces::Rows at = y.whole(low, low + n), next = y.whole(low + n, low + 2 * n);
-        Ahead ahead(next.data, next.base == next.data ? nullptr : next.base, n, schedule.passes());
+        const bool past = past_caches && at && at.base != at.data && uintptr_t(at.data) % sizeof(vf) == 0;
+        Ahead ahead(next.base, past || next.base == next.data ? nullptr : next.data, n, schedule.passes());
         ahead = lower_passes<true>(schedule, source, points, n, columns, ahead);
+        if (past) {
+            last_pass_of(schedule.last, points, n, rows, ahead, [at, factors](int64_t i, vf v) {
+                store_past_caches(at.data + i, load(at.base + i) + factors * v);
+            });
+            return;
+        }
         if (at) {
             last_pass_of(schedule.last, points, n, rows, ahead,
                          [at, factors](int64_t i, vf v) { store(at.data + i, load(at.base + i) + factors * v); });
@@ -431,6 +442,24 @@ void expand_block(const Plan& plan, const Pieces& y, int64_t b, const float* x, 
 // Blocks, or rows of n points, in groups of about 2^16 points: the counter of tasks is no bottleneck where n is small.
 int64_t rows_of_a_task(int64_t n) { return std::max<int64_t>((1 << 16) / n, 1); }
 
+// Calls loop() on as many threads as are useful, this one among them.
+template <class Loop>
+void run_on(int64_t useful, int threads, Loop& loop) {
+    if (useful <= 1) return loop();
+    // All of PyTorch's threads are called, useful or not: OpenMP ends the threads that a smaller team leaves out.
+    if (const Team all = team.load())
+        return all([](void* argument) { (*static_cast<Loop*>(argument))(); }, &loop, unsigned(threads), 0);
+    std::vector<std::thread> others;
+    others.reserve(size_t(useful - 1));
+    try {
+        for (int64_t i = 1; i < useful; ++i) others.emplace_back(std::ref(loop));
+    } catch (const std::system_error&) {
+        // No further thread is to be had: those that are there do all tasks.
+    }
+    loop();
+    for (auto& other : others) other.join();
+}
+
 // Calls work(task) for each task, on this thread and others; which thread takes which never matters to the result.
 template <class MakeWorker>
 void in_parallel(int64_t tasks, int64_t rows, int threads, MakeWorker make_worker) {
@@ -447,15 +476,7 @@ void in_parallel(int64_t tasks, int64_t rows, int threads, MakeWorker make_worke
             failure = std::current_exception();
         }
     };
-    std::vector<std::thread> others;
-    others.reserve(size_t(std::max<int64_t>(useful - 1, 0)));
-    try {
-        for (int64_t i = 1; i < useful; ++i) others.emplace_back(loop);
-    } catch (const std::system_error&) {
-        // No further thread is to be had: those that are there do all tasks.
-    }
-    loop();
-    for (auto& other : others) other.join();
+    run_on(useful, threads, loop);
     if (failure) std::rethrow_exception(failure);
 }
 
@@ -508,10 +529,11 @@ void add_expanded(const Layout& layout, const Piece* pieces, int64_t count, int6
     if (y.begin() >= y.end()) return;
     const int64_t n = layout.n, first = y.begin() / n, last = (y.end() + n - 1) / n;
     const int64_t group = rows_of_a_task(n), tasks = (last - first + group - 1) / group;
+    const bool past_caches = y.end() - y.begin() >= more_than_caches;
     in_parallel(tasks, y.end() - y.begin(), threads, [&] {
         return [&, scratch = std::make_shared<Scratch>(n)](int64_t task) {
             int64_t from = first + task * group, until = std::min(last, from + group);
-            for (int64_t b = from; b < until; ++b) expand_block(plan, y, b, x, alpha, *scratch);
+            for (int64_t b = from; b < until; ++b) expand_block(plan, y, b, x, alpha, past_caches, *scratch);
         };
     });
 }

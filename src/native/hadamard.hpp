@@ -6,6 +6,7 @@
 // register width and the grouping in passes, so that every build gives the same bits.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 
 namespace igc {
@@ -27,6 +28,12 @@ struct Layout {
     int64_t n;
     uint64_t seed;
 };
+
+// Runs work(argument) on a number of threads at once, the calling one among them, and returns when all have; the fourth
+// argument is 0. It is OpenMP's own (GOMP_parallel) where PyTorch computes by it: its threads, which wait for work by spinning,
+// are then ours, too, and are not in the way of ours. Null: threads are started for each call.
+using Team = void (*)(void (*work)(void*), void* argument, unsigned threads, unsigned flags);
+extern std::atomic<Team> team;
 
 struct Kernel {
     const char* name;

@@ -35,6 +35,17 @@ inline vf load(const float* p) {
 
 inline void store(float* p, vf v) { std::memcpy(p, &v, sizeof v); }
 
+// To an aligned place that is not read again before it has left the caches: it is not fetched to be overwritten.
+inline void store_past_caches(float* p, vf v) {
+#if defined(__AVX512F__)
+    _mm512_stream_ps(p, (__m512)v);
+#elif defined(__AVX2__)
+    _mm256_stream_ps(p, (__m256)v);
+#else
+    store(p, v);
+#endif
+}
+
 inline vf flip(vf v, vu signs) { return (vf)((vu)v ^ signs); }
 
 // The value of the lane whose index differs in one bit.

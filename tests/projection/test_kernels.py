@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -16,6 +20,7 @@ from igc.projection import BlockedHadamard, Projection, add_expanded_, kernels, 
 from igc.projection.kernels import native, reference
 from igc.projection.philox import Stream
 from igc.projection.signs import flip_
+from igc.projection.tensors import expand_onto_
 from support.strategies import projections, vector
 
 BUILDS = native.names()
@@ -49,6 +54,18 @@ def cut(flat: Tensor, sizes: list[int]) -> list[Tensor]:
 def rebuilt(projection: Projection, name: str, g: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     with kernels.using(name):
         return projection.project(g), projection.add_expanded_(y.clone(), x, alpha=0.7)
+
+
+@contextmanager
+def threads_of_its_own() -> Iterator[None]:
+    """Without PyTorch's threads, as where PyTorch has no OpenMP."""
+    library = native._library()
+    assert library is not None
+    library.igc_use_team(None)
+    try:
+        yield
+    finally:
+        library.igc_use_team(native._team())
 
 
 @builds
@@ -112,9 +129,43 @@ def test_builds_and_numbers_of_threads_give_the_same_bits(d: int, block: int) ->
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
             results.append(rebuilt(projection, build, g, x, y))
+            with threads_of_its_own():
+                results.append(rebuilt(projection, build, g, x, y))
     for projected, expanded in results[1:]:
         assert torch.equal(projected, results[0][0])
         assert torch.equal(expanded, results[0][1])
+
+
+_AFTER_A_FORK = """
+import os, sys, torch
+from igc.projection import BlockedHadamard
+projection, g = BlockedHadamard(D=10**6, d=1024, seed=0), torch.arange(1e6)
+torch.set_num_threads(2)
+sketch = projection.project(g)
+child = os.fork()
+if child == 0:
+    os._exit(0 if torch.equal(projection.project(g), sketch) else 1)
+sys.exit(os.waitpid(child, 0)[1] or not torch.equal(projection.project(g), sketch))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_has_threads_though_pytorchs_are_not_there() -> None:
+    subprocess.run([sys.executable, "-c", _AFTER_A_FORK], check=True, timeout=60)
+
+
+@builds
+def test_a_large_model_written_past_the_caches_is_where_a_small_one_would_be(build: str) -> None:
+    D = 2**24 + 2**20 + 37  # more than any cache
+    projection = BlockedHadamard(D=D, d=3000, seed=4)
+    base, x = vector(D + 5, 0), vector(3000, 1)
+    for offset in (0, 5):  # at an aligned place, and where vectors lie askew
+        y, at = torch.empty(D + 5)[offset : offset + D], base[offset : offset + D]
+        expected = at.clone()
+        with kernels.using(build):
+            expand_onto_(projection, [y], [at], x)
+            add_expanded_(projection, [expected], x)
+        assert torch.equal(y, expected)
 
 
 @builds

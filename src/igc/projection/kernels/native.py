@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-ABI: Final = 5
+ABI: Final = 6
 _BUILDS: Final = ("avx512", "avx2", "portable")
 Scales = Sequence[float] | None
 _DTYPES: Final = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -139,7 +139,18 @@ def _library() -> ctypes.CDLL | None:
     library.igc_project.argtypes = [*shape, integer]
     library.igc_add_expanded.argtypes = [*shape, ctypes.c_float, integer]
     library.igc_flip.argtypes = [pointer, pointer, i64, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64, integer]
+    library.igc_use_team.argtypes, library.igc_use_team.restype = [pointer], None
+    library.igc_use_team(_team())
     return library
+
+
+def _team() -> int | None:
+    """The address of the function by which PyTorch's OpenMP runs work on its threads; None where it has no such."""
+    if not torch.backends.openmp.is_available():  # type: ignore[no-untyped-call]
+        return None
+    # PyTorch loads its OpenMP for all to see; where another implementation is used, it has this entry of GCC's or none.
+    function = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
+    return None if function is None else ctypes.cast(function, ctypes.c_void_p).value
 
 
 def _installed() -> str | None:
