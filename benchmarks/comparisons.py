@@ -71,6 +71,14 @@ _WIDE = "static-1bit+codec.down=eden-3+method.dim=32768"
 _LOCAL = (
     f"{_WIDE}+federation.batch_size=40+local.batch_size=8+local.optimizer=adam+local.learning_rate=5e-4+{_RATE}=1e-3"
 )
+# The recipe `fashion-mnist`, and what uncompressed training is with the same local work.
+_STAGES = 'method.budgets={"layer1.*"=5120,"residual1.*"=20480,"layer2.*"=20480,"layer3.*"=40960}'
+_FOUR_STEPS = "federation.batch_size=64+local.batch_size=16"
+_IMAGES = (
+    f"recipe+method.dim=81920+{_STAGES}+{_BETA}+{_FOUR_STEPS}"
+    f"+local.optimizer=adam+local.learning_rate=5e-4+{_RATE}=3e-3"
+)
+_FEDADAM = f"fedavg+{_FOUR_STEPS}+local.optimizer=adam+local.learning_rate=5e-4+optimizer.name=adam+{_BETA}+{_RATE}=1e-3"
 
 GRIDS = {
     "movie-reviews": Grid(
@@ -120,7 +128,7 @@ GRIDS = {
         ),
     ),
     "fashion-mnist": Grid(
-        "fashion-mnist",
+        "fashion-mnist-static",
         rounds=60,
         trials=2,
         examples=2000,
@@ -130,13 +138,25 @@ GRIDS = {
             "time-varying,k-subspace,gpart,true-top-k,fedprox,qsgd,eden,decomfl",
         ),
     ),
+    # The target.
+    "fashion-mnist-100": Grid(
+        "fashion-mnist-static",
+        rounds=60,
+        trials=2,
+        examples=2000,
+        further=("--seeds", "3"),
+        methods=(
+            f"fedsgd+{_RATE}=1e-3,{_IMAGES}",
+            f"fedsgd+{_BETA}+{_RATE}=1e-3,{_FEDADAM},fedavg+{_FOUR_STEPS}",
+        ),
+    ),
     "fashion-mnist-bytes": Grid(
-        "fashion-mnist",
+        "fashion-mnist-static",
         rounds=400,
         trials=2,
         examples=2000,
         further=("--budget", "20000000"),
-        methods=(f"recipe+{_RATE}=3e-3,static+{_RATE}=3e-3,random-k,powersgd+{_RATE}=1e-3,local-top-k,fedsgd,gpart",),
+        methods=(f"recipe+{_RATE}=3e-3,{_IMAGES},static+{_RATE}=3e-3,random-k,powersgd+{_RATE}=1e-3,local-top-k,fedsgd,gpart",),
     ),
     "shakespeare": Grid(
         "shakespeare",

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <exception>
 
-#include "hadamard.hpp"
+#include "kernel.hpp"
 
 #define IGC_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -56,7 +56,7 @@ int guarded(Call call) {
 }  // namespace igc
 
 // Bumped when a signature changes, so that a stale library is refused and not called.
-IGC_EXPORT int igc_abi() { return 6; }
+IGC_EXPORT int igc_abi() { return 7; }
 
 // What runs work on threads; see Team. A forked process has none of the threads: there, threads are started as if null were given.
 IGC_EXPORT void igc_use_team(igc::Team team) {
@@ -82,6 +82,17 @@ IGC_EXPORT int igc_add_expanded(const igc::Kernel* kernel, int64_t d, int64_t n,
                                 const igc::Piece* pieces, int64_t count, int64_t start, const float* x, float alpha,
                                 int threads) {
     return igc::guarded([&] { kernel->add_expanded({d, n, seed}, pieces, count, start, x, alpha, threads); });
+}
+
+IGC_EXPORT int igc_partition_project(const igc::Kernel* kernel, int64_t d, int64_t n, uint64_t seed, const igc::Piece* pieces,
+                                     int64_t count, int64_t start, float* out, int threads) {
+    return igc::guarded([&] { kernel->partition_project({d, n, seed}, pieces, count, start, out, threads); });
+}
+
+IGC_EXPORT int igc_partition_add_expanded(const igc::Kernel* kernel, int64_t d, int64_t n, uint64_t seed,
+                                          const igc::Piece* pieces, int64_t count, int64_t start, const float* x,
+                                          float alpha, int threads) {
+    return igc::guarded([&] { kernel->partition_add_expanded({d, n, seed}, pieces, count, start, x, alpha, threads); });
 }
 
 IGC_EXPORT int igc_flip(const igc::Kernel* kernel, float* x, int64_t count, uint64_t seed, uint32_t stream, uint64_t start,

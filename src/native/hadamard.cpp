@@ -1,25 +1,16 @@
-#include "hadamard.hpp"
+// The blocked Hadamard projection; see kernel.hpp.
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
-#include <exception>
-#include <functional>
-#include <memory>
-#include <mutex>
-#include <system_error>
-#include <thread>
-#include <vector>
 
-#include "half.hpp"
+#include "build.hpp"
+#include "memory.hpp"
 #include "philox.hpp"
+#include "pieces.hpp"
+#include "signs.hpp"
 #include "simd.hpp"
-
-#if !defined(IGC_BUILD)
-#error "IGC_BUILD names this build of the kernel"
-#endif
+#include "threads.hpp"
 
 namespace igc::IGC_BUILD {
 
@@ -35,28 +26,12 @@ constexpr int part_bits = 12;  // 16 KB: half of a small first-level cache
 constexpr int far_bits = 10, far_pass_bits = 3;
 // Below this, a block shares its counter of signs with its neighbours, and takes the plain path.
 constexpr int64_t smallest = first_points < 128 ? 128 : first_points;
-// Rows below which threads cost more than they bring.
-constexpr int64_t rows_worth_a_thread = 1 << 16;
 // Floats of partial sums; with it, the number of partial sums is a function of sizes alone, never of threads.
 constexpr int64_t partial_floats = 1 << 20;
 // Blocks whose sum is worth a partial sum of its own, which costs about half a block's time.
 constexpr int64_t blocks_of_a_part = 16;
 // Rows that no cache holds until they are read again.
 constexpr int64_t more_than_caches = int64_t(1) << 24;
-
-struct Free {
-    void operator()(void* p) const { std::free(p); }
-};
-template <class T>
-using Buffer = std::unique_ptr<T[], Free>;
-
-template <class T>
-Buffer<T> allocate(int64_t count) {
-    int64_t bytes = (std::max<int64_t>(count, 1) * int64_t(sizeof(T)) + 63) / 64 * 64;
-    void* p = std::aligned_alloc(64, size_t(bytes));
-    if (!p) throw std::bad_alloc();
-    return Buffer<T>(static_cast<T*>(p));
-}
 
 int log2_of(int64_t n) { return 63 - __builtin_clzll(uint64_t(n)); }
 
@@ -217,98 +192,6 @@ void plain_transform(float* x, int64_t n) {
             }
 }
 
-// ---- tensors end to end ----
-
-class Pieces {
-   public:
-    Pieces(const Piece* pieces, int64_t count, int64_t start) : pieces_(pieces), begins_(size_t(count) + 1) {
-        begins_[0] = start;
-        for (int64_t i = 0; i < count; ++i) begins_[size_t(i) + 1] = begins_[size_t(i)] + pieces[i].size;
-    }
-
-    int64_t begin() const { return begins_.front(); }
-    int64_t end() const { return begins_.back(); }
-
-    struct Rows {
-        float* data;
-        const float* base;
-        explicit operator bool() const { return data; }
-    };
-
-    // Rows low .. high as they lie in memory, if that is in one float32 piece.
-    Rows whole(int64_t low, int64_t high) const {
-        if (low < begin() || high > end()) return {nullptr, nullptr};
-        size_t p = find(low);
-        const Piece& piece = pieces_[p];
-        if (high > begins_[p + 1] || piece.dtype != Dtype::float32) return {nullptr, nullptr};
-        int64_t offset = low - begins_[p];
-        return {static_cast<float*>(piece.data) + offset, static_cast<const float*>(piece.base) + offset};
-    }
-
-    // The scale that all of rows low .. high have, as far as they are there; 0 where they differ.
-    float scale(int64_t low, int64_t high) const {
-        const int64_t row = std::max(low, begin()), stop = std::min(high, end());
-        if (row >= stop) return 1.0f;
-        size_t p = find(row);
-        const float first = pieces_[p].scale;
-        while (begins_[++p] < stop)
-            if (pieces_[p].size > 0 && pieces_[p].scale != first) return 0.0f;
-        return first;
-    }
-
-    // Calls visit(piece, offset in piece, row, count) for each part of rows low .. high that is there.
-    template <class Visit>
-    void parts(int64_t low, int64_t high, Visit visit) const {
-        int64_t row = std::max(low, begin()), stop = std::min(high, end());
-        if (row >= stop) return;
-        for (size_t p = find(row); row < stop; ++p) {
-            int64_t until = std::min(stop, begins_[p + 1]);
-            if (until > row) visit(pieces_[p], row - begins_[p], row, until - row);
-            row = std::max(row, until);
-        }
-    }
-
-   private:
-    // The piece that holds a row; empty pieces hold none.
-    size_t find(int64_t row) const {
-        return size_t(std::upper_bound(begins_.begin(), begins_.end(), row) - begins_.begin()) - 1;
-    }
-
-    const Piece* pieces_;
-    std::vector<int64_t> begins_;
-};
-
-void read(const Piece& piece, int64_t offset, float* to, int64_t count) {
-    if (piece.dtype == Dtype::float32) {
-        std::memcpy(to, static_cast<const float*>(piece.data) + offset, size_t(count) * sizeof(float));
-        return;
-    }
-    const uint16_t* from = static_cast<const uint16_t*>(piece.data) + offset;
-    if (piece.dtype == Dtype::bfloat16)
-        for (int64_t i = 0; i < count; ++i) to[i] = from_bfloat16(from[i]);
-    else
-        for (int64_t i = 0; i < count; ++i) to[i] = from_float16(from[i]);
-}
-
-void multiply(float* x, float factor, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) x[i] *= factor;
-}
-
-void add(const Piece& piece, int64_t offset, const float* step, int64_t count) {
-    if (piece.dtype == Dtype::float32) {
-        float* to = static_cast<float*>(piece.data) + offset;
-        const float* from = static_cast<const float*>(piece.base) + offset;
-        for (int64_t i = 0; i < count; ++i) to[i] = from[i] + step[i];
-        return;
-    }
-    uint16_t* to = static_cast<uint16_t*>(piece.data) + offset;
-    const uint16_t* from = static_cast<const uint16_t*>(piece.base) + offset;
-    if (piece.dtype == Dtype::bfloat16)
-        for (int64_t i = 0; i < count; ++i) to[i] = to_bfloat16(from_bfloat16(from[i]) + step[i]);
-    else
-        for (int64_t i = 0; i < count; ++i) to[i] = to_float16(from_float16(from[i]) + step[i]);
-}
-
 // ---- blocks ----
 
 // The columns that a block owns.
@@ -344,13 +227,6 @@ struct Scratch {
     Buffer<float> points;
     Buffer<uint32_t> rows, columns;
 };
-
-void flip_plainly(float* x, int64_t n, const uint32_t* words, int shift) {
-    for (int64_t i = 0; i < n; ++i) {
-        uint32_t bit = words[(i + shift) >> 5] >> ((i + shift) & 31) & 1u;
-        x[i] = as_float(as_bits(x[i]) ^ bit << 31);
-    }
-}
 
 // Where a block lies within rows of one scale, it is scaled after the transform, else before: that depends on where tensors
 // lie in the flat view alone, and never on their dtypes or on how they lie in memory.
@@ -437,48 +313,10 @@ void expand_block(const Plan& plan, const Pieces& y, int64_t b, const float* x, 
     });
 }
 
-// ---- threads ----
-
 // Blocks, or rows of n points, in groups of about 2^16 points: the counter of tasks is no bottleneck where n is small.
 int64_t rows_of_a_task(int64_t n) { return std::max<int64_t>((1 << 16) / n, 1); }
 
-// Calls loop() on as many threads as are useful, this one among them.
-template <class Loop>
-void run_on(int64_t useful, int threads, Loop& loop) {
-    if (useful <= 1) return loop();
-    // All of PyTorch's threads are called, useful or not: OpenMP ends the threads that a smaller team leaves out.
-    if (const Team all = team.load())
-        return all([](void* argument) { (*static_cast<Loop*>(argument))(); }, &loop, unsigned(threads), 0);
-    std::vector<std::thread> others;
-    others.reserve(size_t(useful - 1));
-    try {
-        for (int64_t i = 1; i < useful; ++i) others.emplace_back(std::ref(loop));
-    } catch (const std::system_error&) {
-        // No further thread is to be had: those that are there do all tasks.
-    }
-    loop();
-    for (auto& other : others) other.join();
-}
-
-// Calls work(task) for each task, on this thread and others; which thread takes which never matters to the result.
-template <class MakeWorker>
-void in_parallel(int64_t tasks, int64_t rows, int threads, MakeWorker make_worker) {
-    int64_t useful = std::min<int64_t>({tasks, std::max<int64_t>(rows / rows_worth_a_thread, 1), threads});
-    std::atomic<int64_t> next{0};
-    std::mutex guard;
-    std::exception_ptr failure;
-    auto loop = [&] {
-        try {
-            auto work = make_worker();
-            for (int64_t task; (task = next.fetch_add(1)) < tasks;) work(task);
-        } catch (...) {  // no memory: nothing may leave a thread, and no thread may be left behind
-            std::lock_guard<std::mutex> lock(guard);
-            failure = std::current_exception();
-        }
-    };
-    run_on(useful, threads, loop);
-    if (failure) std::rethrow_exception(failure);
-}
+}  // namespace
 
 void project(const Layout& layout, const Piece* pieces, int64_t count, int64_t start, float* out, int threads) {
     const Plan plan(layout);
@@ -553,31 +391,5 @@ void fwht(float* x, int64_t n, int64_t rows, int threads) {
         };
     });
 }
-
-void flip(float* x, int64_t count, uint64_t seed, uint32_t stream, uint64_t start, int threads) {
-    constexpr int64_t task_points = 1 << 16;
-    in_parallel((count + task_points - 1) / task_points, count, threads, [&] {
-        return [&, words = allocate<uint32_t>(task_points / 32 + 4)](int64_t task) {
-            float* points = x + task * task_points;
-            const int64_t n = std::min(task_points, count - task * task_points);
-            const uint64_t first = start + uint64_t(task * task_points);
-            const int shift = int(first % 128);
-            sign_words(seed, stream, first / 128, (shift + n + 127) / 128, words.get());
-            // Vectors want the signs of a whole word: what comes before the next counter goes one by one, as does the rest.
-            int64_t i = std::min<int64_t>(n, (128 - shift) % 128);
-            flip_plainly(points, i, words.get(), shift);
-            for (; i + lanes <= n; i += lanes) {
-                const int64_t bit = shift + i;
-                store(points + i, flip_bits(load(points + i), words[size_t(bit >> 5)], int(bit & 31)));
-            }
-            flip_plainly(points + i, n - i, words.get() + ((shift + i) >> 5), int((shift + i) & 31));
-        };
-    });
-}
-
-}  // namespace
-
-extern const Kernel kernel;
-const Kernel kernel = {IGC_NAME, fwht, project, add_expanded, flip};
 
 }  // namespace igc::IGC_BUILD

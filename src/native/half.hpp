@@ -8,7 +8,8 @@
 #include <immintrin.h>
 #endif
 
-namespace igc {
+// Builds differ, and must not be merged by the linker.
+namespace igc::IGC_BUILD {
 
 inline float as_float(uint32_t bits) {
     float value;
@@ -53,4 +54,4 @@ inline uint16_t to_float16(float value) {
 }
 #endif
 
-}  // namespace igc
+}  // namespace igc::IGC_BUILD

@@ -11,7 +11,7 @@
 
 namespace igc {
 
-enum Stream : uint32_t { row_signs = 0, column_signs = 1 };
+enum Stream : uint32_t { row_signs = 0, column_signs = 1, shifts = 4 };
 
 // Builds differ, and must not be merged by the linker.
 namespace IGC_BUILD {

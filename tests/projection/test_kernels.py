@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from igc.errors import ProjectionError
-from igc.projection import BlockedHadamard, Projection, add_expanded_, kernels, project_tensors
+from igc.projection import BlockedHadamard, Partition, Projection, add_expanded_, kernels, project_tensors
 from igc.projection.kernels import native, reference
 from igc.projection.philox import Stream
 from igc.projection.signs import flip_
@@ -72,7 +72,8 @@ def threads_of_its_own() -> Iterator[None]:
 @settings(max_examples=60)
 @given(data=st.data(), seed=st.integers(0, 2**32), dtype=st.sampled_from(DTYPES))
 def test_every_kernel_is_the_reference(build: str, data: st.DataObject, seed: int, dtype: torch.dtype) -> None:
-    projection = data.draw(projections("blocked-hadamard", max_rows=20_000, max_dim=5000))
+    family = data.draw(st.sampled_from(["blocked-hadamard", "partition", "count-sketch"]))
+    projection = data.draw(projections(family, max_rows=20_000, max_dim=5000))
     g, x, y = vector(projection.D, seed), vector(projection.d, seed + 1), vector(projection.D, seed + 2, dtype)
     expected = rebuilt(projection, "reference", g.to(dtype), x, y)
     found = rebuilt(projection, build, g.to(dtype), x, y)
@@ -89,7 +90,7 @@ def test_every_kernel_is_the_reference(build: str, data: st.DataObject, seed: in
 @given(
     data=st.data(),
     sizes=st.lists(st.integers(0, 3000), min_size=1, max_size=12),
-    log_n=st.integers(0, 11),
+    log_n=st.integers(0, 11),  # 0: a partition
     seed=st.integers(0, 2**32),
 )
 def test_tensors_may_start_anywhere_and_have_any_dtype(
@@ -98,7 +99,8 @@ def test_tensors_may_start_anywhere_and_have_any_dtype(
     D = sum(sizes)
     if D == 0:
         return
-    projection = BlockedHadamard(D=D, d=data.draw(st.integers(1, min(D, 3000))), seed=seed, block=2**log_n)
+    d = data.draw(st.integers(1, min(D, 3000)))
+    projection: Projection = Partition(D, d, seed) if log_n == 0 else BlockedHadamard(D, d, seed, block=2**log_n)
     dtypes = [data.draw(st.sampled_from(DTYPES)) for _ in sizes]
     pieces = [p.to(dtype) for p, dtype in zip(cut(vector(D, seed), sizes), dtypes, strict=True)]
     holes: list[Tensor | None] = [None if data.draw(st.booleans()) and i else p for i, p in enumerate(pieces)]
@@ -122,7 +124,16 @@ def test_tensors_may_start_anywhere_and_have_any_dtype(
     ("d", "block"), [(5, 0), (100, 0), (1000, 0), (5000, 0), (20_000, 0), (300_000, 0), (3000, 1024)]
 )
 def test_builds_and_numbers_of_threads_give_the_same_bits(d: int, block: int) -> None:
-    projection = BlockedHadamard(D=1_000_003, d=d, seed=9, block=block)
+    same_bits(BlockedHadamard(D=1_000_003, d=d, seed=9, block=block))
+
+
+@pytest.mark.parametrize("d", [128, 1000, 5000, 300_000])
+def test_the_partitions_builds_and_numbers_of_threads_give_the_same_bits(d: int) -> None:
+    same_bits(Partition(D=1_000_003, d=d, seed=9))
+
+
+def same_bits(projection: Projection) -> None:
+    d = projection.d
     g, x, y = vector(projection.D, 0), vector(d, 1), vector(projection.D, 2)
     results = []
     for build in BUILDS:

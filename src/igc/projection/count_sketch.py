@@ -12,6 +12,7 @@ random offset from block to block.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Final
@@ -82,6 +83,15 @@ class CountSketch(Projection):
             said = [part._expand(row, start, stop) for part, row in zip(self._parts, table, strict=True)]
             found[start:stop] = _median_(said)
         return found
+
+    @override
+    def _kernel_project_(
+        self, pieces: Sequence[Tensor], start: int, out: Tensor, scales: Sequence[float] | None = None
+    ) -> bool:
+        weights = [self.rows**-0.5 * scale for scale in scales or [1.0] * len(pieces)]
+        rows = zip(self._parts, out.view(self.rows, self.columns), strict=True)
+        # Every row's kernel takes these pieces, or none does.
+        return all(part._kernel_project_(pieces, start, row, weights) for part, row in rows)
 
     def _project_(self, g: Tensor, start: int, out: Tensor) -> None:
         g.mul_(self.rows**-0.5)

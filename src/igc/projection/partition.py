@@ -8,7 +8,7 @@ collide with probability 1/d, as under independent hashing, at the cost of one h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar, Final
@@ -17,10 +17,13 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from igc.projection import kernels
 from igc.projection.base import Projection
+from igc.projection.kernels import native
 from igc.projection.philox import Stream, words
 from igc.projection.signs import flip_
 
+_FEW: Final = 128  # columns below which the native kernel, which goes from stretch to stretch, has nothing to win
 _LONG: Final = 2**12  # groups of so many rows are moved one by one, shorter ones all at once
 
 
@@ -34,6 +37,50 @@ class Partition(Projection):
     @override
     def granule(self) -> int:
         return self.d
+
+    @override
+    def _kernel_project_(
+        self, pieces: Sequence[Tensor], start: int, out: Tensor, scales: Sequence[float] | None = None
+    ) -> bool:
+        kernel = self._kernel([*pieces, out])
+        if kernel is not None:
+            kernel.partition_project_(self.d, self.seed, pieces, start, out, scales)
+        return kernel is not None
+
+    @override
+    def _kernel_add_expanded_(
+        self, pieces: Sequence[Tensor], start: int, x: Tensor, alpha: float, scales: Sequence[float] | None = None
+    ) -> bool:
+        return self._expand_onto_(pieces, pieces, start, x, alpha, scales)
+
+    @override
+    def _kernel_expand_onto_(
+        self,
+        pieces: Sequence[Tensor],
+        bases: Sequence[Tensor],
+        x: Tensor,
+        scales: Sequence[float] | None = None,
+    ) -> bool:
+        return self._expand_onto_(pieces, bases, 0, x, 1.0, scales)
+
+    def _expand_onto_(
+        self,
+        pieces: Sequence[Tensor],
+        bases: Sequence[Tensor],
+        start: int,
+        x: Tensor,
+        alpha: float,
+        scales: Sequence[float] | None,
+    ) -> bool:
+        x = x.detach().contiguous()
+        kernel = self._kernel([*pieces, *bases, x])
+        if kernel is None or any(p.dtype != b.dtype for p, b in zip(pieces, bases, strict=True)):
+            return False
+        kernel.partition_expand_onto_(self.d, self.seed, pieces, bases, start, x, alpha, scales)
+        return True
+
+    def _kernel(self, tensors: Sequence[Tensor]) -> native.Native | None:
+        return None if self.d < _FEW else kernels.native_for(tensors)
 
     def _project_(self, g: Tensor, start: int, out: Tensor) -> None:
         flip_(g, self.seed, Stream.ROW_SIGNS, start)

@@ -20,7 +20,7 @@ from torch import Tensor
 from igc.errors import ProjectionError
 from igc.projection.kernels import native, reference
 
-__all__ = ["Kernel", "choose", "flip_", "fwht", "kernel_for", "names", "using"]
+__all__ = ["Kernel", "choose", "flip_", "fwht", "kernel_for", "names", "native_for", "using"]
 
 
 class Kernel(Protocol):
@@ -89,6 +89,12 @@ def kernel_for(pieces: Sequence[Tensor], n: int) -> Kernel | None:
     return kernel if kernel is not None and kernel.takes(pieces, n) else None
 
 
+def native_for(pieces: Sequence[Tensor]) -> native.Native | None:
+    """The native kernel, if it is what takes these tensors."""
+    kernel = kernel_for(pieces, 1)
+    return kernel if isinstance(kernel, native.Native) else None
+
+
 def fwht(x: Tensor) -> Tensor:
     """Unnormalised Walsh-Hadamard transform of the last axis (..., n), float32; may overwrite ``x``."""
     kernel = kernel_for([x], x.shape[-1])
@@ -97,8 +103,8 @@ def fwht(x: Tensor) -> Tensor:
 
 def flip_(x: Tensor, seed: int, stream: int, start: int) -> bool:
     """Flip signs in place, as `igc.projection.signs.flip_` says; False: nothing was done, no kernel takes this vector."""
-    kernel = kernel_for([x], 1)
-    if not isinstance(kernel, native.Native) or x.dtype != torch.float32 or x.dim() != 1:
+    kernel = native_for([x])
+    if kernel is None or x.dtype != torch.float32 or x.dim() != 1:
         return False
     kernel.flip_(x, seed, stream, start)
     return True

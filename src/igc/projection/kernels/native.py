@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-ABI: Final = 6
+ABI: Final = 7
 _BUILDS: Final = ("avx512", "avx2", "portable")
 Scales = Sequence[float] | None
 _DTYPES: Final = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -44,21 +44,10 @@ class Native:
         return all(p.device.type == "cpu" and p.dtype in _DTYPES and p.is_contiguous() for p in pieces)
 
     def project_(
-        self,
-        d: int,
-        n: int,
-        seed: int,
-        pieces: Sequence[Tensor],
-        start: int,
-        out: Tensor,
-        scales: Scales = None,
+        self, d: int, n: int, seed: int, pieces: Sequence[Tensor], start: int, out: Tensor, scales: Scales = None
     ) -> None:
         """See `Kernel.project_`."""
-        listed = _array(pieces, pieces, scales)
-        done = self._library.igc_project(
-            self._build, d, n, seed, listed, len(pieces), start, out.data_ptr(), torch.get_num_threads()
-        )
-        _check(done)
+        self._project_(self._library.igc_project, d, n, seed, pieces, start, out, scales)
 
     def add_expanded_(
         self,
@@ -87,11 +76,27 @@ class Native:
         scales: Scales = None,
     ) -> None:
         """See `Kernel.expand_onto_`."""
-        listed = _array(pieces, bases, scales)
-        done = self._library.igc_add_expanded(
-            self._build, d, n, seed, listed, len(pieces), start, x.data_ptr(), alpha, torch.get_num_threads()
-        )
-        _check(done)
+        self._expand_onto_(self._library.igc_add_expanded, d, n, seed, pieces, bases, start, x, alpha, scales)
+
+    def partition_project_(
+        self, d: int, seed: int, pieces: Sequence[Tensor], start: int, out: Tensor, scales: Scales = None
+    ) -> None:
+        """`Kernel.project_`, of the partition into d buckets."""
+        self._project_(self._library.igc_partition_project, d, 0, seed, pieces, start, out, scales)
+
+    def partition_expand_onto_(
+        self,
+        d: int,
+        seed: int,
+        pieces: Sequence[Tensor],
+        bases: Sequence[Tensor],
+        start: int,
+        x: Tensor,
+        alpha: float,
+        scales: Scales = None,
+    ) -> None:
+        """`Kernel.expand_onto_`, of the partition into d buckets."""
+        self._expand_onto_(self._library.igc_partition_add_expanded, d, 0, seed, pieces, bases, start, x, alpha, scales)
 
     def fwht_(self, x: Tensor) -> Tensor:
         """Unnormalised Walsh-Hadamard transform of the last axis, in place; x contiguous float32, on the CPU."""
@@ -105,6 +110,36 @@ class Native:
             self._library.igc_flip(self._build, x.data_ptr(), x.numel(), seed, stream, start, torch.get_num_threads())
         )
         return x
+
+    def _project_(
+        self,
+        function: Any,
+        d: int,
+        n: int,
+        seed: int,
+        pieces: Sequence[Tensor],
+        start: int,
+        out: Tensor,
+        scales: Scales,
+    ) -> None:
+        listed, threads = _array(pieces, pieces, scales), torch.get_num_threads()
+        _check(function(self._build, d, n, seed, listed, len(pieces), start, out.data_ptr(), threads))
+
+    def _expand_onto_(
+        self,
+        function: Any,
+        d: int,
+        n: int,
+        seed: int,
+        pieces: Sequence[Tensor],
+        bases: Sequence[Tensor],
+        start: int,
+        x: Tensor,
+        alpha: float,
+        scales: Scales,
+    ) -> None:
+        listed, threads = _array(pieces, bases, scales), torch.get_num_threads()
+        _check(function(self._build, d, n, seed, listed, len(pieces), start, x.data_ptr(), alpha, threads))
 
 
 @cache
@@ -138,6 +173,8 @@ def _library() -> ctypes.CDLL | None:
     library.igc_fwht.argtypes = [pointer, pointer, i64, i64, integer]
     library.igc_project.argtypes = [*shape, integer]
     library.igc_add_expanded.argtypes = [*shape, ctypes.c_float, integer]
+    library.igc_partition_project.argtypes = library.igc_project.argtypes
+    library.igc_partition_add_expanded.argtypes = library.igc_add_expanded.argtypes
     library.igc_flip.argtypes = [pointer, pointer, i64, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64, integer]
     library.igc_use_team.argtypes, library.igc_use_team.restype = [pointer], None
     library.igc_use_team(_team())

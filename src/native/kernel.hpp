@@ -1,6 +1,6 @@
-// The blocked Hadamard projection on the CPU: what every build of the kernel exports.
+// Projections on the CPU: what every build of the kernel exports.
 //
-// The matrix is docs/projections.md's: block b of n rows owns segment q = b mod S of s columns, and there
+// The matrices are docs/projections.md's. Blocked Hadamard: block b of n rows owns segment q = b mod S of s columns, and there
 // A_b = R_b H_n[:, :s] C_b / sqrt(s). The kernel is compiled once for each instruction set (see CMakeLists.txt) and chosen
 // at run time (dispatch.cpp). Butterflies run over the bits of an index from the lowest to the highest, whatever the
 // register width and the grouping in passes, so that every build gives the same bits.
@@ -44,6 +44,10 @@ struct Kernel {
     // y = base + alpha A[start : start + sum of sizes] x, for a y that lies in pieces.
     void (*add_expanded)(const Layout& layout, const Piece* pieces, int64_t count, int64_t start, const float* x,
                          float alpha, int threads);
+    // The same two for the partition, where n is of no meaning.
+    void (*partition_project)(const Layout& layout, const Piece* pieces, int64_t count, int64_t start, float* out, int threads);
+    void (*partition_add_expanded)(const Layout& layout, const Piece* pieces, int64_t count, int64_t start, const float* x,
+                                   float alpha, int threads);
     // x[i] times the sign at index start + i of a stream, in place.
     void (*flip)(float* x, int64_t count, uint64_t seed, uint32_t stream, uint64_t start, int threads);
 };
