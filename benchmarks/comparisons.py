@@ -78,7 +78,9 @@ _IMAGES = (
     f"recipe+method.dim=81920+{_STAGES}+{_BETA}+{_FOUR_STEPS}"
     f"+local.optimizer=adam+local.learning_rate=5e-4+{_RATE}=3e-3"
 )
-_FEDADAM = f"fedavg+{_FOUR_STEPS}+local.optimizer=adam+local.learning_rate=5e-4+optimizer.name=adam+{_BETA}+{_RATE}=1e-3"
+_FEDADAM = (
+    f"fedavg+{_FOUR_STEPS}+local.optimizer=adam+local.learning_rate=5e-4+optimizer.name=adam+{_BETA}+{_RATE}=1e-3"
+)
 
 GRIDS = {
     "movie-reviews": Grid(
@@ -156,7 +158,9 @@ GRIDS = {
         trials=2,
         examples=2000,
         further=("--budget", "20000000"),
-        methods=(f"recipe+{_RATE}=3e-3,{_IMAGES},static+{_RATE}=3e-3,random-k,powersgd+{_RATE}=1e-3,local-top-k,fedsgd,gpart",),
+        methods=(
+            f"recipe+{_RATE}=3e-3,{_IMAGES},static+{_RATE}=3e-3,random-k,powersgd+{_RATE}=1e-3,local-top-k,fedsgd,gpart",
+        ),
     ),
     "shakespeare": Grid(
         "shakespeare",

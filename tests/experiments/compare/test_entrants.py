@@ -13,7 +13,9 @@ LORA = ("fedavg-lora", "ffa-lora", "uni-lora")
 
 
 @pytest.mark.parametrize("name", ENTRANTS)
-@pytest.mark.parametrize("recipe", ["movie-reviews", "movie-reviews-fedsgd", "shakespeare", "fashion-mnist-static", "cifar10"])
+@pytest.mark.parametrize(
+    "recipe", ["movie-reviews", "movie-reviews-fedsgd", "shakespeare", "fashion-mnist-static", "cifar10"]
+)
 def test_every_entrant_fits_a_recipe_and_is_set_as_it_says(name: str, recipe: str) -> None:
     base, entrant = load(recipe), ENTRANTS[name]
     if base.task.name == "image-classification" and name in LORA:
