@@ -14,7 +14,7 @@ from igc.cli import app
 from igc.experiments.bench import memory
 from igc.experiments.bench import projection as measured
 from igc.experiments.bench.peak import added_peak_bytes, in_fresh_process
-from igc.experiments.bench.rivals import CountSketch, power_sgd, top_k
+from igc.experiments.bench.rivals import HashedSketch, power_sgd, top_k
 from igc.experiments.bench.timing import medians_ms
 from support.command import igc
 
@@ -37,7 +37,7 @@ def test_projection_prints_one_object_and_draws(tmp_path: Path) -> None:
     times = {name: value for name, value in figures.items() if name.endswith("_ms")}
     assert set(times) == {
         *("read_ms", "copy_ms", "axpy_ms", "project_ms", "expand_ms", "reference_project_ms", "reference_expand_ms"),
-        *("topk_ms", "count_sketch_ms", "fastfood_ms", "fastfood_blocked_ms", "powersgd_ms"),
+        *("topk_ms", "count_sketch_ms", "count_sketch_shifted_ms", "fastfood_ms", "fastfood_blocked_ms", "powersgd_ms"),
         *("partition_project_ms", "partition_expand_ms"),
     }
     assert all(value > 0 for value in times.values())
@@ -113,7 +113,7 @@ def test_a_median_is_of_what_the_clock_says() -> None:
 
 
 def test_the_count_sketch_is_linear_and_finds_a_lone_coordinate() -> None:
-    sketch = CountSketch(rows=5, columns=100)
+    sketch = HashedSketch(rows=5, columns=100)
     g, h = torch.zeros(3000), torch.randn(3000)
     g[1234] = 2.0
     table = sketch.sketch(g)

@@ -1,11 +1,6 @@
 """FetchSGD against its algorithm restated in plain NumPy, with a dense sketch matrix.
 
-It was also held to the authors' own code, which is not part of this project: `_server_helper_sketched`,
-`_server_helper_true_topk` and `_topk` of github.com/kiddyboots216/CommEfficient, `CSVec` of github.com/nikitaivkin/csh.
-Made with `doInitialize=False` and given this sketch's buckets and signs, with `args.error_type = "virtual"`, those took
-the toy model along the same 25 rounds to 1e-7: with sketches of 5 x 40, 3 x 60 and 2 x 60, momentum 0 and 0.9, and true
-top-k. Where estimates are equal in magnitude, as those of coordinates that share a bucket often are, theirs leaves the
-choice to torch.topk; it was made to take the first, as igc does.
+`benchmarks/fetchsgd.py` holds it, and true top-k, to their authors' own code, which is not part of this project.
 """
 
 from __future__ import annotations

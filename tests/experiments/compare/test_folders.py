@@ -42,3 +42,11 @@ def test_names_that_a_file_system_cannot_have_are_told_apart(tmp_path: Path) -> 
     Run.create(BASE, old)
     assert folder_of(tmp_path, star, "run", BASE) == old
     assert folder_of(tmp_path, mark, "run", splits("validation")) == tmp_path / method_folders(mark)[-1] / "run"
+
+
+def test_a_name_of_any_length_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    long = "static+" + "+".join(f"method.budgets.layer{i}=1024" for i in range(40))
+    folders = {method_folders(long + end)[-1] for end in ("", "0", "-")}
+    assert len(folders) == 3
+    for folder in folders:
+        (tmp_path / folder).mkdir()

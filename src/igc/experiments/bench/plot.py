@@ -19,7 +19,8 @@ _BARS: Final = {
     "reference_project_ms": "project, PyTorch",
     "reference_expand_ms": "add expanded, PyTorch",
     "topk_ms": "top 50,000",
-    "count_sketch_ms": "count sketch 5 x 500,000",
+    "count_sketch_ms": "count sketch 5 x 500,000, hashed",
+    "count_sketch_shifted_ms": "count sketch 5 x 500,000, igc's",
     "fastfood_blocked_ms": "Fastfood, in blocks",
     "fastfood_ms": "Fastfood, padded",
 }

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from igc.experiments.bench.peak import added_gpu_peak_bytes, added_peak_bytes, in_fresh_process
-from igc.experiments.bench.rivals import CountSketch, power_sgd, square_side, top_k
+from igc.experiments.bench.rivals import SKETCH_COLUMNS, SKETCH_ROWS, HashedSketch, power_sgd, square_side, top_k
 from igc.experiments.bench.timing import clock_of, medians_ms
-from igc.projection import BlockedHadamard, Fastfood, Partition, kernels
+from igc.projection import BlockedHadamard, CountSketch, Fastfood, Partition, kernels
 from igc.projection.base import next_power_of_two
 from igc.projection.kernels import reference
 
@@ -132,8 +132,11 @@ def _rivals(g: Tensor, d: int, repeats: int, every: bool) -> dict[str, float]:
     clock = clock_of(g.device)
     q = torch.randn(square_side(g.numel()), generator=torch.Generator().manual_seed(1)).to(g.device)
     slow: dict[str, Task] = {"topk_ms": lambda: top_k(g), "powersgd_ms": lambda: power_sgd(g, q)}
+    columns = min(SKETCH_COLUMNS, g.numel())
+    shifted = CountSketch(D=g.numel(), d=SKETCH_ROWS * columns, seed=0, rows=SKETCH_ROWS)
+    slow["count_sketch_shifted_ms"] = lambda: shifted.project(g)
     times = medians_ms(slow, min(repeats, _SLOW_REPEATS), clock)
-    times |= medians_ms({"count_sketch_ms": partial(CountSketch().sketch, g)}, 1, clock)
+    times |= medians_ms({"count_sketch_ms": partial(HashedSketch().sketch, g)}, 1, clock)
     if every:
         blocked = Fastfood(D=g.numel(), d=d, seed=0)
         padded = Fastfood(D=g.numel(), d=d, seed=0, block=next_power_of_two(g.numel()))

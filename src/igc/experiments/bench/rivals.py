@@ -15,7 +15,7 @@ _PRIME: Final = 2**31 - 1
 _CHUNK: Final = 2**20
 
 
-class CountSketch:
+class HashedSketch:
     """FetchSGD's count sketch (Rothchild et al., ICML 2020): each row hashes every coordinate to a column and a sign.
 
     Hashes are polynomials over a prime field, four-wise independent for the signs and pairwise for the columns, computed

@@ -17,6 +17,7 @@ from igc.experiments.recipe import Recipe, load
 from igc.experiments.run import RECIPE
 
 RUNS: Final = "runs"
+_LONGEST: Final = 160  # characters of a name: file systems take 255 bytes
 
 
 def folder_of(root: Path, method: str, run: str, recipe: Recipe) -> Path:
@@ -32,14 +33,15 @@ def folder_of(root: Path, method: str, run: str, recipe: Recipe) -> Path:
 def method_folders(method: str) -> tuple[str, ...]:
     """Names of the folders of an entrant's runs, the one for new ones last.
 
-    Where characters have to be replaced, a digest tells it from others; there was none once.
+    Where characters have to be replaced or left out, a digest tells it from others; there was none once.
     """
     plain = re.sub(r"[^\w.=+-]", "-", method)
-    return (
-        (plain,)
-        if plain == method
-        else (plain, f"{plain}-{hashlib.blake2b(method.encode(), digest_size=3).hexdigest()}")
-    )
+    if plain == method and len(plain) <= _LONGEST:
+        return (plain,)
+    digest = hashlib.blake2b(method.encode(), digest_size=3).hexdigest()
+    if len(plain) <= _LONGEST:
+        return plain, f"{plain}-{digest}"
+    return (f"{plain[:_LONGEST]}-{digest}",)
 
 
 def _beside(folder: Path, recipe: Recipe) -> Path:
