@@ -66,16 +66,18 @@ def engine(
     client: Annotated[bool, typer.Option("--client", help="A client's overhead over plain gradients instead.")] = False,
     clients: Annotated[int, typer.Option(min=1, help="Clients of a round.")] = 64,
     snippets: Annotated[int, typer.Option(min=1, help="Examples of a client.")] = 4,
-    repeats: Annotated[int, typer.Option(min=1, help="Rounds, or batches, whose median is taken.")] = 3,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="Rounds (3), or a client's batches (9), whose median is taken.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """A round of movie-review clients one by one, and fused into one batch."""
     from igc.experiments.bench import engine as measured
 
     figures = (
-        measured.bench_client(repeats=repeats)
+        measured.bench_client(repeats=repeats or 9)
         if client
-        else measured.bench("movie-reviews-static", clients, snippets, repeats)
+        else measured.bench("movie-reviews-static", clients, snippets, repeats or 3)
     )
     _print(figures, as_json)
 
