@@ -36,6 +36,7 @@ from igc.optim import Schedule
 from igc.projection.philox import child_seed
 from igc.space import ParameterSpace
 from igc.tasks import build_task
+from igc.tasks.alignment import align_
 from igc.tasks.base import Example, Task
 from igc.tasks.linear import quicken_
 from igc.tasks.lora import underlying
@@ -110,7 +111,7 @@ def assemble(recipe: Recipe, dataset: FederatedDataset[Any] | None = None) -> Ex
             f"client '{empty[0]}' has no usable example ({len(empty)} such clients); leave it out of the data"
         )
 
-    model = quicken_(task.model().to(device))
+    model = quicken_(align_(task.model().to(device)))
     space = ParameterSpace.of(model, recipe.space.include, recipe.space.exclude)
     workplace = Workplace(model, space, task, clients, _batches(recipe))
     sequential, server = connect(recipe, space, sampler, workplace, workplace.parameters)
