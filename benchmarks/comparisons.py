@@ -81,6 +81,12 @@ _IMAGES = (
 _FEDADAM = (
     f"fedavg+{_FOUR_STEPS}+local.optimizer=adam+local.learning_rate=5e-4+optimizer.name=adam+{_BETA}+{_RATE}=1e-3"
 )
+# Parts that are tried one by one, on one-step clients in one subspace of d = 16,384.
+_PART, _FRESH = f"static+{_RATE}=3e-3", f"time-varying+{_RATE}=3e-3"
+_STAGES_OF_16896 = 'method.dim=8192+method.budgets={"layer1.*"=512,"residual1.*"=2048,"layer2.*"=2048,"layer3.*"=4096}'
+_SMALL_IN_FULL = 'method.full=["prepare.*","*.norm.*","linear.*"]'
+_IN_FOUR_STEPS = f"{_FOUR_STEPS}+local.optimizer=adam+local.learning_rate=5e-4"
+_SGD_STEPS = f"{_FOUR_STEPS}+local.optimizer=sgd+local.learning_rate=1e-3+optimizer.name=sgd+{_RATE}=0.5"
 
 GRIDS = {
     "movie-reviews": Grid(
@@ -152,6 +158,25 @@ GRIDS = {
             f"fedsgd+{_BETA}+{_RATE}=1e-3,{_FEDADAM},fedavg+{_FOUR_STEPS}",
         ),
     ),
+    "fashion-mnist-parts": Grid(
+        "fashion-mnist-static",
+        rounds=60,
+        trials=2,
+        examples=2000,
+        further=("--seeds", "2"),
+        methods=(
+            f"{_PART},{_PART}+{_BETA},{_PART}+{_STAGES_OF_16896},{_PART}+{_STAGES_OF_16896}+{_SMALL_IN_FULL}",
+            f"{_PART}+method.full_below=3000,{_PART}+codec.up=eden-1+codec.down=eden-4",
+            f"{_PART}+codec.up=eden-1+codec.error_feedback=true,{_PART}+method.dim=131072,{_PART}+method.dim=4096",
+            f"{_PART}+{_IN_FOUR_STEPS},{_PART}+{_IN_FOUR_STEPS}+local.proximal=0.1",
+            f"{_PART}+method.scale=weights,{_PART}+method.scale=calibrated+method.scale_exponent=0.5",
+            f"{_PART}+optimizer.name=yogi,{_PART}+optimizer.name=adagrad,{_PART}+optimizer.name=sgd+{_RATE}=1e-3",
+            f"{_FRESH}+method.rounds_per_epoch=10+method.moments=carry-scale,{_FRESH}+method.change=plateau",
+            f"{_PART}+optimizer.restarts=rounds+optimizer.cycle=20,{_PART}+method.burn_in=20",
+            # SCAFFOLD's clients take plain SGD, and the server its mean.
+            f"static+{_SGD_STEPS}+local.control_variates=true,static+{_SGD_STEPS}",
+        ),
+    ),
     "fashion-mnist-bytes": Grid(
         "fashion-mnist-static",
         rounds=400,
@@ -167,7 +192,7 @@ GRIDS = {
         rounds=30,
         trials=2,
         further=("--validation", "held-out-lines"),
-        methods=(f"{_ONE_BIT},fedsgd,static+method.dim=16384", "powersgd,fedavg-lora,uni-lora"),
+        methods=("fedsgd", f"{_ONE_BIT},static+method.dim=16384", "powersgd,fedavg-lora,uni-lora"),
     ),
 }
 
