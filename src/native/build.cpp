@@ -5,6 +5,6 @@
 namespace igc::IGC_BUILD {
 
 extern const Kernel kernel;
-const Kernel kernel = {IGC_NAME, fwht, project, add_expanded, partition_project, partition_add_expanded, flip};
+const Kernel kernel = {IGC_NAME, fwht, project, add_expanded, partition_project, partition_add_expanded, flip, words};
 
 }  // namespace igc::IGC_BUILD

@@ -17,5 +17,6 @@ void partition_project(const Layout& layout, const Piece* pieces, int64_t count,
 void partition_add_expanded(const Layout& layout, const Piece* pieces, int64_t count, int64_t start, const float* x,
                             float alpha, int threads);
 void flip(float* x, int64_t count, uint64_t seed, uint32_t stream, uint64_t start, int threads);
+void words(int64_t* out, int64_t count, uint64_t seed, uint32_t stream, uint64_t first, int threads);
 
 }  // namespace igc::IGC_BUILD

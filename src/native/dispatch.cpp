@@ -56,7 +56,7 @@ int guarded(Call call) {
 }  // namespace igc
 
 // Bumped when a signature changes, so that a stale library is refused and not called.
-IGC_EXPORT int igc_abi() { return 7; }
+IGC_EXPORT int igc_abi() { return 8; }
 
 // What runs work on threads; see Team. A forked process has none of the threads: there, threads are started as if null were given.
 IGC_EXPORT void igc_use_team(igc::Team team) {
@@ -98,4 +98,9 @@ IGC_EXPORT int igc_partition_add_expanded(const igc::Kernel* kernel, int64_t d, 
 IGC_EXPORT int igc_flip(const igc::Kernel* kernel, float* x, int64_t count, uint64_t seed, uint32_t stream, uint64_t start,
                         int threads) {
     return igc::guarded([&] { kernel->flip(x, count, seed, stream, start, threads); });
+}
+
+IGC_EXPORT int igc_words(const igc::Kernel* kernel, int64_t* out, int64_t count, uint64_t seed, uint32_t stream,
+                         uint64_t first, int threads) {
+    return igc::guarded([&] { kernel->words(out, count, seed, stream, first, threads); });
 }

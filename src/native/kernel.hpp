@@ -50,6 +50,8 @@ struct Kernel {
                                    float alpha, int threads);
     // x[i] times the sign at index start + i of a stream, in place.
     void (*flip)(float* x, int64_t count, uint64_t seed, uint32_t stream, uint64_t start, int threads);
+    // The random words of the counters first .. first + count of a stream, four words a counter.
+    void (*words)(int64_t* out, int64_t count, uint64_t seed, uint32_t stream, uint64_t first, int threads);
 };
 
 }  // namespace igc

@@ -23,4 +23,15 @@ void flip(float* x, int64_t count, uint64_t seed, uint32_t stream, uint64_t star
     });
 }
 
+void words(int64_t* out, int64_t count, uint64_t seed, uint32_t stream, uint64_t first, int threads) {
+    constexpr int64_t task_counters = 1 << 12;
+    in_parallel((count + task_counters - 1) / task_counters, 4 * count, threads, [&] {
+        return [&, narrow = allocate<uint32_t>(4 * task_counters)](int64_t task) {
+            const int64_t begin = task * task_counters, n = std::min(task_counters, count - begin);
+            sign_words(seed, stream, first + uint64_t(begin), n, narrow.get());
+            for (int64_t i = 0; i < 4 * n; ++i) out[4 * begin + i] = int64_t(narrow[size_t(i)]);
+        };
+    });
+}
+
 }  // namespace igc::IGC_BUILD

@@ -18,7 +18,7 @@ from torch import Tensor
 from igc.errors import ProjectionError
 from igc.projection import BlockedHadamard, Partition, Projection, add_expanded_, kernels, project_tensors
 from igc.projection.kernels import native, reference
-from igc.projection.philox import Stream
+from igc.projection.philox import Stream, blocks
 from igc.projection.signs import flip_
 from igc.projection.tensors import expand_onto_
 from support.strategies import projections, vector
@@ -272,3 +272,18 @@ def test_flipping_passes_nan_through_with_its_payload(build: str) -> None:
         flip_(x, 7, Stream.ROW_SIGNS, 5)
     assert bool(x.isnan().all())
     assert {int(bits) & 0x7FFFFFFF for bits in x.view(torch.int32)} == {0x7FC00000}
+
+
+@builds
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**64 - 1),
+    first=st.one_of(st.integers(0, 100), st.integers(2**32 - 50, 2**33), st.integers(2**55, 2**56)),
+    count=st.one_of(st.integers(0, 50), st.integers(4000, 20_000)),
+    stream=st.sampled_from(Stream),
+)
+def test_random_words_are_the_references(build: str, seed: int, first: int, count: int, stream: Stream) -> None:
+    with kernels.using(build):
+        found = blocks(seed, stream, first, count)
+    with kernels.using("reference"):
+        assert torch.equal(found, blocks(seed, stream, first, count))

@@ -14,6 +14,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from igc.projection import kernels
+
 MAX_SEED: Final = 2**64 - 1
 _MASK: Final = 0xFFFFFFFF
 _MULTIPLIERS: Final = (0xD2511F53, 0xCD9E8D57)
@@ -67,6 +69,10 @@ def blocks(
     seed: int, stream: Stream, start: int, count: int, lane: int = 0, device: torch.device | str = "cpu"
 ) -> Tensor:
     """Random words of the consecutive counters ``start`` to ``start + count``; shape (count, 4), in [0, 2^32)."""
+    if lane == 0 and torch.device(device).type == "cpu":
+        found = kernels.words(seed, stream, start, count)
+        if found is not None:
+            return found
     index = torch.arange(start, start + count, dtype=torch.int64, device=device)
     constant = torch.zeros_like(index)
     return philox((index & _MASK, index >> 32, constant + int(stream), constant + lane), seed)

@@ -20,7 +20,7 @@ from torch import Tensor
 from igc.errors import ProjectionError
 from igc.projection.kernels import native, reference
 
-__all__ = ["Kernel", "choose", "flip_", "fwht", "kernel_for", "names", "native_for", "using"]
+__all__ = ["Kernel", "choose", "flip_", "fwht", "kernel_for", "names", "native_for", "using", "words"]
 
 
 class Kernel(Protocol):
@@ -108,6 +108,12 @@ def flip_(x: Tensor, seed: int, stream: int, start: int) -> bool:
         return False
     kernel.flip_(x, seed, stream, start)
     return True
+
+
+def words(seed: int, stream: int, first: int, count: int) -> Tensor | None:
+    """Random words on the CPU, as `igc.projection.philox.blocks` gives them; None: there is no kernel that does."""
+    kernel = native.load(_chosen) if _chosen in (None, *native.names()) else None
+    return None if kernel is None else kernel.words(seed, stream, first, count)
 
 
 def names() -> list[str]:

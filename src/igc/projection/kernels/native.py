@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-ABI: Final = 7
+ABI: Final = 8
 _BUILDS: Final = ("avx512", "avx2", "portable")
 Scales = Sequence[float] | None
 _DTYPES: Final = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -111,6 +111,14 @@ class Native:
         )
         return x
 
+    def words(self, seed: int, stream: int, first: int, count: int) -> Tensor:
+        """`igc.projection.philox.blocks`, on the CPU and in lane 0."""
+        out = torch.empty(count, 4, dtype=torch.int64)
+        _check(
+            self._library.igc_words(self._build, out.data_ptr(), count, seed, stream, first, torch.get_num_threads())
+        )
+        return out
+
     def _project_(
         self,
         function: Any,
@@ -176,6 +184,7 @@ def _library() -> ctypes.CDLL | None:
     library.igc_partition_project.argtypes = library.igc_project.argtypes
     library.igc_partition_add_expanded.argtypes = library.igc_add_expanded.argtypes
     library.igc_flip.argtypes = [pointer, pointer, i64, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64, integer]
+    library.igc_words.argtypes = library.igc_flip.argtypes
     library.igc_use_team.argtypes, library.igc_use_team.restype = [pointer], None
     library.igc_use_team(_team())
     return library
