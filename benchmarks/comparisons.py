@@ -67,9 +67,14 @@ _ONE_BIT = "static-1bit+codec.down=eden-4"
 _SMALL = f"static+method.dim=1024+{_RATE}=1.58e-3"
 _SCALED = f"static+method.dim=1024+{_RATE}=5e-4+method.scale=calibrated"
 _WIDE = "static-1bit+codec.down=eden-3+method.dim=32768"
-# The recipe `movie-reviews`: clients go once through all of their 40 examples, by Adam inside the subspace.
+# The recipe `movie-reviews`: clients go once through all of their 40 examples, by Adam inside the subspace; and the same
+# uncompressed.
 _LOCAL = (
     f"{_WIDE}+federation.batch_size=40+local.batch_size=8+local.optimizer=adam+local.learning_rate=5e-4+{_RATE}=1e-3"
+)
+_LOCAL_DENSE = (
+    "fedavg+federation.batch_size=40+local.batch_size=8+local.optimizer=adam+local.learning_rate=5e-5"
+    f"+optimizer.name=adam+{_RATE}=1.58e-4"
 )
 # The recipe `fashion-mnist`, and what uncompressed training is with the same local work.
 _STAGES = 'method.budgets={"layer1.*"=5120,"residual1.*"=20480,"layer2.*"=20480,"layer3.*"=40960}'
@@ -108,7 +113,7 @@ GRIDS = {
         trials=2,
         examples=1000,
         further=("--seeds", "3", "--set", _BETA),
-        methods=(f"fedsgd+{_RATE}=1.58e-4,{_WIDE}+{_RATE}=1.5e-3,{_LOCAL}",),
+        methods=(f"fedsgd+{_RATE}=1.58e-4,{_WIDE}+{_RATE}=1.5e-3,{_LOCAL}", _LOCAL_DENSE),
     ),
     "movie-reviews-parts": Grid(
         "movie-reviews-static",
@@ -194,6 +199,22 @@ GRIDS = {
         further=("--validation", "held-out-lines"),
         methods=("fedsgd", f"{_ONE_BIT},static+method.dim=16384", "powersgd,fedavg-lora,uni-lora"),
     ),
+}
+
+# What tables call entrants with many settings.
+CALLED = {
+    _LOCAL: "**recipe `movie-reviews`**",
+    _LOCAL_DENSE: "`fedavg`, local steps as in the recipe, Adam on the server, too",
+    _IMAGES: "**recipe `fashion-mnist`**",
+    _FEDADAM: "`fedavg`, local steps as in the recipe, Adam on the server, too",
+    f"fedavg+{_FOUR_STEPS}": "`fedavg`, as many local steps of SGD",
+    f"fedsgd+{_BETA}+{_RATE}=1e-3": "`fedsgd`, beta2 = 0.98",
+    f"{_PART}+{_STAGES_OF_16896}": "d of their own for the stages, 16,896 in all",
+    f"{_PART}+{_STAGES_OF_16896}+{_SMALL_IN_FULL}": "the same, and small tensors in full",
+    f"{_PART}+{_IN_FOUR_STEPS}": "four local steps of Adam",
+    f"{_PART}+{_IN_FOUR_STEPS}+local.proximal=0.1": "four local steps of Adam, FedProx's pull of 0.1",
+    f"static+{_SGD_STEPS}": "four local steps of SGD",
+    f"static+{_SGD_STEPS}+local.control_variates=true": "four local steps of SGD, SCAFFOLD",
 }
 
 
@@ -294,7 +315,9 @@ def table(lines: list[dict[str, Any]]) -> str:
 
 
 def shown(line: dict[str, Any]) -> str:
-    """The method with its settings, but for the rate that tuning began at."""
+    """The method with its settings, but for the rate that tuning began at; what has a name of its own, by that."""
+    if line["method"] in CALLED:
+        return CALLED[line["method"]]
     kept = [part for part in parts(line["method"]) if not part.startswith((f"{RATE}=", f"{LOCAL_RATE}="))]
     return f"`{'+'.join(kept)}`"
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from igc.codecs import BY_NUMBER, CODECS, CodecError, NotFiniteScaleError
+from igc.codecs.base import Octets
 from igc.errors import IgcError
 
 MAGIC: Final = b"IGC"
@@ -126,7 +127,7 @@ def encode(message: Message, agreement: Agreement) -> bytes:
         agreement: the sender's side of it.
     """
     way = agreement.up if message.kind is Kind.UPLOAD else agreement.down
-    parts = [
+    parts: list[Octets] = [
         _HEADER.pack(
             MAGIC,
             VERSION,

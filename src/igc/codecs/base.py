@@ -12,7 +12,7 @@ from torch import Tensor
 from igc.errors import IgcError
 
 Floats = npt.NDArray[np.float32]
-Octets = bytes | memoryview  # a view of a message, so that a model's worth of bytes is not copied to be read
+Octets = bytes | memoryview  # a view, so that a model's worth of bytes is not copied to be written or read
 
 
 class CodecError(IgcError):
@@ -42,8 +42,8 @@ class Codec(ABC):
     unbiased: bool
 
     @abstractmethod
-    def encode(self, tensor: Tensor) -> bytes:
-        """The ``length(tensor.shape)`` bytes of a CPU tensor."""
+    def encode(self, tensor: Tensor) -> Octets:
+        """The ``length(tensor.shape)`` bytes of a CPU tensor; may be a view of its memory."""
 
     def decode(self, data: Octets, shape: tuple[int, ...]) -> Tensor:
         """A new tensor of this shape.

@@ -21,8 +21,9 @@ class Float32(Codec):
     unbiased = True
 
     @override
-    def encode(self, tensor: Tensor) -> bytes:
-        return flat(tensor).astype("<f4", copy=False).tobytes()
+    def encode(self, tensor: Tensor) -> Octets:
+        values = flat(tensor).astype("<f4", copy=False)
+        return values.data.cast("B") if values.size else b""
 
     @override
     def length(self, shape: tuple[int, ...]) -> int:
