@@ -70,7 +70,7 @@ def draw(grid: str) -> Figure:
     axes.set_xscale("log")
     ticks = [10**n for n in range(5, 11)]
     axes.set_xticks(ticks, [format_bytes(tick) for tick in ticks])
-    axes.set_xlim(right=4 * max(total for total, _, _ in points.values()))
+    axes.set_xlim(right=8 * max(total for total, _, _ in points.values()))
     axes.set_xlabel(
         "all bytes of a run, up and down" + "".join(f"; not shown: {name}, {y:.3f}" for name, y in low.items())
     )
@@ -84,10 +84,12 @@ def draw(grid: str) -> Figure:
 def label(line: dict[str, Any]) -> str:
     """The method, short."""
     name, *settings = parts(line["method"])
+    if name == "recipe":
+        return "recipe fashion-mnist" if "local.optimizer=adam" in settings else "recipe fashion-mnist-static"
     dims = [setting.removeprefix("method.dim=") for setting in settings if setting.startswith("method.dim=")]
     words = [name]
     if "local.optimizer=adam" in settings:
-        words = ["fashion-mnist" if name == "recipe" else f"{name}, local Adam"]
+        words = [f"{name}, local Adam"]
     elif dims:
         words.append(f"d = {int(dims[0]):,}")
     down = [setting.removeprefix("codec.down=") for setting in settings if setting.startswith("codec.down=")]
