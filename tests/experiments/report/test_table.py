@@ -59,7 +59,7 @@ def test_all_that_matters_is_there() -> None:
         "a message 65.6 kB 65.6 kB",
         "a client, on average 109 kB 109 kB",
         "in total 26.2 MB 26.2 MB",
-        "by the paper's table 26.2 MB 26.2 MB measured beyond that +0.10% +0.14%",
+        "in float32, by the paper's table 26.2 MB 26.2 MB measured, against that +0.10% +0.14%",
         "recipe runs/x/recipe.toml",
     ):
         assert part in text

@@ -48,7 +48,7 @@ def bench(
         d: intrinsic dimension.
         block: n; 0: the projection's default.
         repeats: of what is fast; what takes longer is repeated 3 times at most.
-        every_rival: also Fastfood, in blocks and over the next power of two, which takes a minute and 4 GB for GPT-2 small.
+        every_rival: also Fastfood, in blocks and over the next power of two, 18 s each and 7 GB for GPT-2 small.
         device: where gradient, parameters and sigma lie; `igc.experiments.assemble.choose_device` says what is there.
         dtype: of gradient and parameters; the rivals are given float32 all the same.
 
