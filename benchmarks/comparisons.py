@@ -131,12 +131,12 @@ GRIDS = {
     ),
     "movie-reviews-bytes": Grid(
         "movie-reviews-static",
-        rounds=30,
+        rounds=100,
         trials=2,
         examples=1000,
         further=("--budget", "5000000"),
         methods=(
-            f"static+{_RATE}=1.58e-3,static-1bit+{_RATE}=1.58e-3,{_ONE_BIT}+{_RATE}=5e-4",
+            f"static+{_RATE}=1.58e-3,static-1bit+{_RATE}=1.58e-3,{_LOCAL},{_ONE_BIT}+{_RATE}=1.58e-3",
             f"uni-lora+{_RATE}=0.0158,fedavg-lora,ffa-lora,powersgd,local-top-k,fetchsgd",
         ),
     ),
