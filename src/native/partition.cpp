@@ -15,8 +15,10 @@ using namespace simd;
 
 namespace {
 
-// Columns that are summed together, and rows that are moved together: 16 KB of them, half of a small first-level cache.
-constexpr int64_t columns_at_once = 1 << 12, rows_at_once = columns_at_once;
+// Columns that are summed together: 256 KB of sums, in the second-level cache; fewer would be read in shorter stretches.
+constexpr int64_t columns_at_once = 1 << 16;
+// Rows that are summed or moved at once: 16 KB, half of a small first-level cache.
+constexpr int64_t rows_at_once = 1 << 12;
 // Rows whose sum is worth a partial sum of its own, at most so many floats of them: a function of sizes alone, never of threads.
 constexpr int64_t rows_of_a_part = 1 << 18, partial_floats = 1 << 20, most_parts = 64;
 // Rows that a thread takes at a time.
@@ -81,16 +83,19 @@ void partition_project(const Layout& layout, const Piece* pieces, int64_t count,
     if (parts > 1) std::memset(sums.get(), 0, size_t(parts * d) * sizeof(float));
     // Rows row .. row + n, which fall into columns `into` and following.
     auto add_rows = [&](int64_t row, int64_t n, float* into, Scratch& scratch) {
-        if (row + n <= g.begin() || row >= g.end()) return;
-        scratch.signs.reach(row, n);
-        g.parts(row, row + n, [&](const Piece& piece, int64_t offset, int64_t from, int64_t many) {
-            const float* x = static_cast<const float*>(piece.data) + offset;
-            if (piece.dtype != Dtype::float32) {
-                read(piece, offset, scratch.points.get(), many);
-                x = scratch.points.get();
-            }
-            add_signed(x, piece.scale, scratch.signs, from, into + (from - row), many);
-        });
+        const int64_t low = std::max(row, g.begin()), high = std::min(row + n, g.end());
+        for (int64_t at = low; at < high; at += rows_at_once) {
+            const int64_t until = std::min(high, at + rows_at_once);
+            scratch.signs.reach(at, until - at);
+            g.parts(at, until, [&](const Piece& piece, int64_t offset, int64_t from, int64_t many) {
+                const float* x = static_cast<const float*>(piece.data) + offset;
+                if (piece.dtype != Dtype::float32) {
+                    read(piece, offset, scratch.points.get(), many);
+                    x = scratch.points.get();
+                }
+                add_signed(x, piece.scale, scratch.signs, from, into + (from - row), many);
+            });
+        }
     };
     in_parallel(parts * strips, g.end() - g.begin(), threads, [&] {
         return [&, scratch = std::make_shared<Scratch>(layout)](int64_t task) {
