@@ -62,6 +62,8 @@ class Grid:
         return bool(line["budget"] == "bytes" or line["rounds"] == self.rounds)
 
 
+# FedAvg as published has neither.
+_AS_THE_RECIPE = "optimizer.schedule=linear+optimizer.warmup_rounds=5+optimizer.final_fraction=0.1"
 _RATE, _BETA = "optimizer.learning_rate", "optimizer.beta2=0.98"
 _ONE_BIT = "static-1bit+codec.down=eden-4"
 _SMALL = f"static+method.dim=1024+{_RATE}=1.58e-3"
@@ -74,7 +76,7 @@ _LOCAL = (
 )
 _LOCAL_DENSE = (
     "fedavg+federation.batch_size=40+local.batch_size=8+local.optimizer=adam+local.learning_rate=5e-5"
-    f"+optimizer.name=adam+{_RATE}=1.58e-4"
+    f"+optimizer.name=adam+{_RATE}=1.58e-4+{_AS_THE_RECIPE}"
 )
 # The recipe `fashion-mnist`, and what uncompressed training is with the same local work.
 _STAGES = 'method.budgets={"layer1.*"=5120,"residual1.*"=20480,"layer2.*"=20480,"layer3.*"=40960}'
@@ -84,7 +86,8 @@ _IMAGES = (
     f"+local.optimizer=adam+local.learning_rate=5e-4+{_RATE}=3e-3"
 )
 _FEDADAM = (
-    f"fedavg+{_FOUR_STEPS}+local.optimizer=adam+local.learning_rate=5e-4+optimizer.name=adam+{_BETA}+{_RATE}=1e-3"
+    f"fedavg+{_FOUR_STEPS}+local.optimizer=adam+local.learning_rate=1.58e-3"
+    f"+optimizer.name=adam+{_BETA}+{_RATE}=1e-3+{_AS_THE_RECIPE}"
 )
 # Parts that are tried one by one, on one-step clients in one subspace of d = 16,384.
 _PART, _FRESH = f"static+{_RATE}=3e-3", f"time-varying+{_RATE}=3e-3"
