@@ -297,6 +297,7 @@ void expand_block(const Plan& plan, const Pieces& y, int64_t b, const float* x, 
             last_pass_of(schedule.last, points, n, rows, ahead, [at, factors](int64_t i, vf v) {
                 store_past_caches(at.data + i, load(at.base + i) + factors * v);
             });
+            finish_stores_past_caches();
             return;
         }
         if (at) {

@@ -88,11 +88,9 @@ void partition_project(const Layout& layout, const Piece* pieces, int64_t count,
             const int64_t until = std::min(high, at + rows_at_once);
             scratch.signs.reach(at, until - at);
             g.parts(at, until, [&](const Piece& piece, int64_t offset, int64_t from, int64_t many) {
-                const float* x = static_cast<const float*>(piece.data) + offset;
-                if (piece.dtype != Dtype::float32) {
-                    read(piece, offset, scratch.points.get(), many);
-                    x = scratch.points.get();
-                }
+                const bool whole = piece.dtype == Dtype::float32;
+                if (!whole) read(piece, offset, scratch.points.get(), many);
+                const float* x = whole ? static_cast<const float*>(piece.data) + offset : scratch.points.get();
                 add_signed(x, piece.scale, scratch.signs, from, into + (from - row), many);
             });
         }

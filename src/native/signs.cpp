@@ -15,7 +15,7 @@ void flip(float* x, int64_t count, uint64_t seed, uint32_t stream, uint64_t star
             float* points = x + task * task_points;
             const int64_t n = std::min(task_points, count - task * task_points);
             const int64_t first = int64_t(start) + task * task_points;
-            signs->reach(first, n);
+            signs->reach(first, n, false);
             int64_t i = 0;
             for (; i + lanes <= n; i += lanes) store(points + i, signs->flipped(load(points + i), first + i));
             for (; i < n; ++i) points[i] = signs->flipped(points[i], first + i);

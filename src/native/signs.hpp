@@ -28,19 +28,22 @@ class Signs {
         : seed_(seed), stream_(stream), counters_((count + 2 * signs_a_counter - 2) / signs_a_counter),
           words_(allocate<uint32_t>(4 * counters_ + 1)) {}
 
-    // Have the signs of indices first .. first + many, which are `count` at most.
-    void reach(int64_t first, int64_t many) {
+    // Have the signs of indices first .. first + many, which are `count` at most; `all`: and those that follow, up to `count`.
+    void reach(int64_t first, int64_t many, bool all = true) {
         if (first >= begin_ && first + many <= begin_ + filled_) return;
         begin_ = first / signs_a_counter * signs_a_counter;
-        filled_ = counters_ * signs_a_counter;
-        sign_words(seed_, stream_, uint64_t(first) / signs_a_counter, counters_, words_.get());
+        const int64_t last = first + many, needed = (last - begin_ + signs_a_counter - 1) / signs_a_counter;
+        const int64_t counters = all ? counters_ : needed;
+        filled_ = counters * signs_a_counter;
+        sign_words(seed_, stream_, uint64_t(first) / signs_a_counter, counters, words_.get());
     }
 
     // A vector times the signs from an index on.
     simd::vf flipped(simd::vf v, int64_t index) const {
         const int64_t bit = index - begin_;
-        uint64_t pair;  // a vector's signs may begin in one word and end in the next
-        std::memcpy(&pair, words_.get() + (bit >> 5), sizeof pair);
+        // A vector's signs may begin in one word and end in the next.
+        const uint32_t* word = words_.get() + (bit >> 5);
+        const uint64_t pair = uint64_t(word[1]) << 32 | word[0];
         return simd::flip_bits(v, uint32_t(pair >> (bit & 31)), 0);
     }
 

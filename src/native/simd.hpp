@@ -19,7 +19,8 @@
 #define IGC_REGISTER_BITS 3
 #endif
 
-namespace igc::simd {
+// Builds differ, and must not be merged by the linker.
+namespace igc::IGC_BUILD::simd {
 
 constexpr int lane_bits = IGC_LANE_BITS;
 constexpr int lanes = 1 << lane_bits;
@@ -34,6 +35,13 @@ inline vf load(const float* p) {
 }
 
 inline void store(float* p, vf v) { std::memcpy(p, &v, sizeof v); }
+
+// What was stored past the caches before it, for every thread to see.
+inline void finish_stores_past_caches() {
+#if defined(__AVX2__)
+    _mm_sfence();
+#endif
+}
 
 // To an aligned place that is not read again before it has left the caches: it is not fetched to be overwritten.
 inline void store_past_caches(float* p, vf v) {
@@ -146,4 +154,4 @@ inline void butterflies(vf* v) {
             }
 }
 
-}  // namespace igc::simd
+}  // namespace igc::IGC_BUILD::simd

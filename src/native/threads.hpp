@@ -7,7 +7,6 @@
 #include <exception>
 #include <functional>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -29,8 +28,8 @@ void run_on(int64_t useful, int threads, Loop& loop) {
     others.reserve(size_t(useful - 1));
     try {
         for (int64_t i = 1; i < useful; ++i) others.emplace_back(std::ref(loop));
-    } catch (const std::system_error&) {
-        // No further thread is to be had: those that are there do all tasks.
+    } catch (const std::exception&) {
+        // No further thread, or no memory for one, is to be had: those that are there do all tasks.
     }
     loop();
     for (auto& other : others) other.join();
@@ -45,8 +44,10 @@ void in_parallel(int64_t tasks, int64_t rows, int threads, MakeWorker make_worke
     std::exception_ptr failure;
     auto loop = [&] {
         try {
+            int64_t task = next.fetch_add(1);
+            if (task >= tasks) return;  // a thread that is of no use makes nothing
             auto work = make_worker();
-            for (int64_t task; (task = next.fetch_add(1)) < tasks;) work(task);
+            for (; task < tasks; task = next.fetch_add(1)) work(task);
         } catch (...) {  // no memory: nothing may leave a thread, and no thread may be left behind
             std::lock_guard<std::mutex> lock(guard);
             failure = std::current_exception();

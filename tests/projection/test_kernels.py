@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import subprocess
@@ -287,3 +288,27 @@ def test_random_words_are_the_references(build: str, seed: int, first: int, coun
         found = blocks(seed, stream, first, count)
     with kernels.using("reference"):
         assert torch.equal(found, blocks(seed, stream, first, count))
+
+
+_FORKED_BEFORE_THE_LIBRARY_WAS_LOADED = """
+import os, sys, torch
+from igc.projection import BlockedHadamard
+torch.set_num_threads(2)
+g = (torch.ones(10**6) * 2).cumsum(0)  # PyTorch's threads are there
+child = os.fork()
+if child == 0:
+    BlockedHadamard(D=10**6, d=1024, seed=0).project(g)
+    os._exit(0)
+sys.exit(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_process_forked_before_the_library_was_loaded_has_threads_of_its_own() -> None:
+    subprocess.run([sys.executable, "-c", _FORKED_BEFORE_THE_LIBRARY_WAS_LOADED], check=True, timeout=60)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+def test_a_kernel_named_by_the_environment_is_taken_where_triton_is() -> None:
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "IGC_KERNEL": "reference"}
+    subprocess.run([sys.executable, "-c", "import igc.projection"], check=True, timeout=60, env=environment)

@@ -23,7 +23,7 @@ class Float32(Codec):
     @override
     def encode(self, tensor: Tensor) -> Octets:
         values = flat(tensor).astype("<f4", copy=False)
-        return values.data.cast("B") if values.size else b""
+        return values.view(np.uint8).data if values.size else b""
 
     @override
     def length(self, shape: tuple[int, ...]) -> int:

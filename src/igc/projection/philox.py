@@ -14,8 +14,6 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from igc.projection import kernels
-
 MAX_SEED: Final = 2**64 - 1
 _MASK: Final = 0xFFFFFFFF
 _MULTIPLIERS: Final = (0xD2511F53, 0xCD9E8D57)
@@ -70,6 +68,8 @@ def blocks(
 ) -> Tensor:
     """Random words of the consecutive counters ``start`` to ``start + count``; shape (count, 4), in [0, 2^32)."""
     if lane == 0 and torch.device(device).type == "cpu":
+        from igc.projection import kernels  # noqa: PLC0415 - the kernel of a GPU is written on this module
+
         found = kernels.words(seed, stream, start, count)
         if found is not None:
             return found

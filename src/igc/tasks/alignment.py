@@ -6,6 +6,7 @@ vector instruction loads. Products of matrices take that as it is; what is writt
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final, TypeVar
 
 from torch import nn
@@ -16,11 +17,15 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def align_(model: Model) -> Model:
-    """Move the parameters on the CPU that begin elsewhere to places of their own, at multiples of 64 bytes.
+    """Move the trainable parameters on the CPU that begin elsewhere to places of their own, at multiples of 64 bytes.
 
-    Parameters stay the same objects, so that what modules share stays shared.
+    Parameters stay the same objects, so that modules which share one still do. One whose memory another has, too, stays
+    where it is; so does what is not trained, which nobody writes.
     """
-    for parameter in model.parameters():
-        if parameter.device.type == "cpu" and parameter.data_ptr() % ALIGNMENT:
+    here = [parameter for parameter in model.parameters() if parameter.device.type == "cpu"]
+    owners = Counter(parameter.untyped_storage().data_ptr() for parameter in here)
+    for parameter in here:
+        alone = owners[parameter.untyped_storage().data_ptr()] == 1
+        if alone and parameter.requires_grad and parameter.data_ptr() % ALIGNMENT:
             parameter.data = parameter.data.clone()
     return model

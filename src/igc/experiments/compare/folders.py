@@ -17,7 +17,8 @@ from igc.experiments.recipe import Recipe, load
 from igc.experiments.run import RECIPE
 
 RUNS: Final = "runs"
-_LONGEST: Final = 160  # characters of a name: file systems take 255 bytes
+_LONGEST: Final = 160  # bytes of a name that is not cut
+_POSSIBLE: Final = 255  # what file systems take
 
 
 def folder_of(root: Path, method: str, run: str, recipe: Recipe) -> Path:
@@ -31,17 +32,18 @@ def folder_of(root: Path, method: str, run: str, recipe: Recipe) -> Path:
 
 
 def method_folders(method: str) -> tuple[str, ...]:
-    """Names of the folders of an entrant's runs, the one for new ones last.
+    """Names that the folder of an entrant's runs has had, the one for new ones last.
 
-    Where characters have to be replaced or left out, a digest tells it from others; there was none once.
+    Where characters have to be replaced or left out, a digest tells it from others. Once there was none, and long names
+    were left as they were.
     """
     plain = re.sub(r"[^\w.=+-]", "-", method)
-    if plain == method and len(plain) <= _LONGEST:
-        return (plain,)
     digest = hashlib.blake2b(method.encode(), digest_size=3).hexdigest()
-    if len(plain) <= _LONGEST:
-        return plain, f"{plain}-{digest}"
-    return (f"{plain[:_LONGEST]}-{digest}",)
+    found = [plain] if plain == method else [plain, f"{plain}-{digest}"]
+    if len(plain.encode()) > _LONGEST:
+        short = plain.encode()[:_LONGEST].decode(errors="ignore")
+        found.append(f"{short}-{digest}")
+    return tuple(name for name in found if len(name.encode()) <= _POSSIBLE)
 
 
 def _beside(folder: Path, recipe: Recipe) -> Path:

@@ -1,4 +1,4 @@
-"""What computes the Hadamard families: one contract, chosen at run time.
+"""What computes the projections: one contract, chosen at run time.
 
 `reference` is the transform in plain PyTorch, on any device; the families are written on it. A `Kernel` does the same work
 on a whole model at once, faster: `native` on the CPU, `triton_gpu` on a GPU. The tests hold kernels to the reference, and

@@ -190,9 +190,24 @@ def _library() -> ctypes.CDLL | None:
     return library
 
 
+_forked = False
+
+
+def _note_fork() -> None:
+    global _forked  # noqa: PLW0603 - what only this process knows of itself
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
 def _team() -> int | None:
-    """The address of the function by which PyTorch's OpenMP runs work on its threads; None where it has no such."""
-    if not torch.backends.openmp.is_available():  # type: ignore[no-untyped-call]
+    """The address of the function by which PyTorch's OpenMP runs work on its threads; None where it has no such.
+
+    Nor in a process forked from one that had imported this module: the threads stayed behind.
+    """
+    if _forked or not torch.backends.openmp.is_available():  # type: ignore[no-untyped-call]
         return None
     # PyTorch loads its OpenMP for all to see; where another implementation is used, it has this entry of GCC's or none.
     function = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
