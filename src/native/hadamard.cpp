@@ -28,8 +28,9 @@ constexpr int far_bits = 10, far_pass_bits = 3;
 constexpr int64_t smallest = first_points < 128 ? 128 : first_points;
 // Floats of partial sums; with it, the number of partial sums is a function of sizes alone, never of threads.
 constexpr int64_t partial_floats = 1 << 20;
-// Blocks whose sum is worth a partial sum of its own, which costs about half a block's time.
-constexpr int64_t blocks_of_a_part = 16;
+// Blocks whose sum is worth a partial sum of its own, which costs half a block's time, and that of memory never used before;
+// where there would be few tasks otherwise, fewer blocks are.
+constexpr int64_t blocks_of_a_part = 64, blocks_of_a_short_part = 16, tasks_of_short_parts = 8;
 // Rows that no cache holds until they are read again.
 constexpr int64_t more_than_caches = int64_t(1) << 24;
 
@@ -326,8 +327,8 @@ void project(const Layout& layout, const Piece* pieces, int64_t count, int64_t s
     const int64_t n = layout.n, S = plan.segments;
     const int64_t first = g.begin() / n, last = (g.end() + n - 1) / n;
     const int64_t deep = (last - first + S - 1) / S;  // blocks of a segment, at most
-    const int64_t parts =
-        std::clamp<int64_t>(std::min(partial_floats / (S * n), (deep + blocks_of_a_part - 1) / blocks_of_a_part), 1, 64);
+    const int64_t few = std::min(tasks_of_short_parts / S, deep / blocks_of_a_short_part);
+    const int64_t parts = std::clamp<int64_t>(std::min(partial_floats / (S * n), std::max(few, deep / blocks_of_a_part)), 1, 64);
     // Task (part, q) sums the blocks of segment q that fall in one part of the rows.
     auto sums = parts > 1 ? allocate<float>(parts * S * n) : Buffer<float>();
     auto sum_blocks = [&](int64_t part, int64_t q, Scratch& scratch, float* into) {
