@@ -213,7 +213,7 @@ CALLED = {
     f"fedavg+{_FOUR_STEPS}": "`fedavg`, as many local steps of SGD",
     f"fedsgd+{_BETA}+{_RATE}=1e-3": "`fedsgd`, beta2 = 0.98",
     f"{_PART}+{_STAGES_OF_16896}": "d of their own for the stages, 16,896 in all",
-    f"{_PART}+{_STAGES_OF_16896}+{_SMALL_IN_FULL}": "the same, and small tensors in full",
+    f"{_PART}+{_STAGES_OF_16896}+{_SMALL_IN_FULL}": "d of their own for the stages, small tensors in full",
     f"{_PART}+{_IN_FOUR_STEPS}": "four local steps of Adam",
     f"{_PART}+{_IN_FOUR_STEPS}+local.proximal=0.1": "four local steps of Adam, FedProx's pull of 0.1",
     f"static+{_SGD_STEPS}": "four local steps of SGD",
