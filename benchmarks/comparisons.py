@@ -89,6 +89,11 @@ _FEDADAM = (
     f"fedavg+{_FOUR_STEPS}+local.optimizer=adam+local.learning_rate=1.58e-3"
     f"+optimizer.name=adam+{_BETA}+{_RATE}=1e-3+{_AS_THE_RECIPE}"
 )
+# The recipe `shakespeare`.
+_ROLES = (
+    f"{_ONE_BIT}+method.dim=131072+federation.batch_size=4+local.batch_size=1+local.optimizer=adam"
+    f"+local.learning_rate=5e-4+{_BETA}+{_RATE}=1e-3"
+)
 # Parts that are tried one by one, on one-step clients in one subspace of d = 16,384.
 _PART, _FRESH = f"static+{_RATE}=3e-3", f"time-varying+{_RATE}=3e-3"
 _STAGES_OF_16896 = 'method.dim=8192+method.budgets={"layer1.*"=512,"residual1.*"=2048,"layer2.*"=2048,"layer3.*"=4096}'
@@ -196,11 +201,11 @@ GRIDS = {
         ),
     ),
     "shakespeare": Grid(
-        "shakespeare",
+        "shakespeare-static",
         rounds=30,
         trials=2,
         further=("--validation", "held-out-lines"),
-        methods=("fedsgd", f"{_ONE_BIT},static+method.dim=16384", "powersgd,fedavg-lora,uni-lora"),
+        methods=(f"fedsgd,{_ROLES}", f"{_ONE_BIT}+{_BETA}", "static+method.dim=16384,powersgd,fedavg-lora,uni-lora"),
     ),
 }
 
@@ -209,6 +214,7 @@ CALLED = {
     _LOCAL: "**recipe `movie-reviews`**",
     _LOCAL_DENSE: "`fedavg`, local steps as in the recipe, Adam on the server, too",
     _IMAGES: "**recipe `fashion-mnist`**",
+    _ROLES: "**recipe `shakespeare`**",
     _FEDADAM: "`fedavg`, local steps as in the recipe, Adam on the server, too",
     f"fedavg+{_FOUR_STEPS}": "`fedavg`, as many local steps of SGD",
     f"fedsgd+{_BETA}+{_RATE}=1e-3": "`fedsgd`, beta2 = 0.98",
