@@ -216,6 +216,9 @@ CALLED = {
     _IMAGES: "**recipe `fashion-mnist`**",
     _ROLES: "**recipe `shakespeare`**",
     _FEDADAM: "`fedavg`, local steps as in the recipe, Adam on the server, too",
+    _FEDADAM.removesuffix(f"+{_AS_THE_RECIPE}").replace(
+        "1.58e-3", "5e-4"
+    ): "`fedavg`, local steps as in the recipe, Adam on the server at a constant rate",
     f"fedavg+{_FOUR_STEPS}": "`fedavg`, as many local steps of SGD",
     f"fedsgd+{_BETA}+{_RATE}=1e-3": "`fedsgd`, beta2 = 0.98",
     f"{_PART}+{_STAGES_OF_16896}": "d of their own for the stages, 16,896 in all",

@@ -41,7 +41,7 @@ ROWS = {
     "movie-reviews-time-varying": Row("movie-reviews-time-varying", {}, "time-varying", "#009e73"),
     "movie-reviews-k-subspace": Row("movie-reviews-k-subspace", {}, "k-subspace, K = 4", "#d55e00"),
     "movie-reviews-fedsgd": Row("movie-reviews-fedsgd", {}, "uncompressed", "#555555"),
-    "shakespeare": Row("shakespeare", {**AS_IN_THE_PAPER, "method.dim": 16384}),
+    "shakespeare": Row("shakespeare-static", {**AS_IN_THE_PAPER, "method.dim": 16384}),
 }
 
 
