@@ -89,11 +89,15 @@ _FEDADAM = (
     f"fedavg+{_FOUR_STEPS}+local.optimizer=adam+local.learning_rate=1.58e-3"
     f"+optimizer.name=adam+{_BETA}+{_RATE}=1e-3+{_AS_THE_RECIPE}"
 )
-# The recipe `shakespeare`.
-_ROLES = (
-    f"{_ONE_BIT}+method.dim=131072+federation.batch_size=4+local.batch_size=1+local.optimizer=adam"
-    f"+local.learning_rate=5e-4+{_BETA}+{_RATE}=1e-3"
+# The recipe `shakespeare`, and what uncompressed training is with the same local work.
+_FOUR_PASSAGES = "federation.batch_size=4+local.batch_size=1+local.optimizer=adam"
+_ROLES = f"{_ONE_BIT}+method.dim=131072+{_FOUR_PASSAGES}+local.learning_rate=5e-4+{_BETA}+{_RATE}=1e-3"
+_ROLES_DENSE = (
+    f"fedavg+{_FOUR_PASSAGES}+local.learning_rate=1.58e-5+optimizer.name=adam+{_BETA}+{_RATE}=5e-5"
+    "+optimizer.schedule=linear+optimizer.warmup_rounds=10+optimizer.final_fraction=0.1"
 )
+# Parts that are tried one by one, on one-step clients of one passage.
+_PASSAGE = f"{_ONE_BIT}+{_BETA}+{_RATE}=1e-3"
 # Parts that are tried one by one, on one-step clients in one subspace of d = 16,384.
 _PART, _FRESH = f"static+{_RATE}=3e-3", f"time-varying+{_RATE}=3e-3"
 _STAGES_OF_16896 = 'method.dim=8192+method.budgets={"layer1.*"=512,"residual1.*"=2048,"layer2.*"=2048,"layer3.*"=4096}'
@@ -205,7 +209,31 @@ GRIDS = {
         rounds=30,
         trials=2,
         further=("--validation", "held-out-lines"),
-        methods=(f"fedsgd,{_ROLES}", f"{_ONE_BIT}+{_BETA}", "static+method.dim=16384,powersgd,fedavg-lora,uni-lora"),
+        methods=(
+            f"fedsgd,{_ROLES}",
+            f"{_PASSAGE},{_ROLES_DENSE},static+method.dim=16384+{_BETA}+{_RATE}=1e-3,uni-lora",
+            "powersgd,fedavg-lora,ffa-lora,local-top-k",
+        ),
+    ),
+    # One rate for all, 1e-3.
+    "shakespeare-parts": Grid(
+        "shakespeare-static",
+        rounds=30,
+        trials=1,
+        further=("--validation", "held-out-lines", "--seeds", "2"),
+        methods=(
+            f"{_PASSAGE},static+{_BETA}+{_RATE}=1e-3,{_ROLES},{_PASSAGE}+method.dim=16384",
+            f"{_PASSAGE}+federation.batch_size=4,{_ONE_BIT}+{_RATE}=1e-3,{_PASSAGE}+method.scale=weights",
+            f"{_PASSAGE}+method.scale=calibrated+method.scale_exponent=0.5,{_PASSAGE}+model.lora_rank=8",
+            f'{_PASSAGE}+space.exclude=["*embed*"],{_PASSAGE}+optimizer.name=adagrad,{_PASSAGE}+optimizer.name=yogi',
+        ),
+    ),
+    "shakespeare-bytes": Grid(
+        "shakespeare-static",
+        rounds=60,
+        trials=2,
+        further=("--validation", "held-out-lines", "--budget", "10000000"),
+        methods=(f"{_ROLES},static+method.dim=16384+{_BETA}+{_RATE}=1e-3,uni-lora,{_PASSAGE},fedavg-lora,powersgd",),
     ),
 }
 
@@ -215,6 +243,7 @@ CALLED = {
     _LOCAL_DENSE: "`fedavg`, local steps as in the recipe, Adam on the server, too",
     _IMAGES: "**recipe `fashion-mnist`**",
     _ROLES: "**recipe `shakespeare`**",
+    _ROLES_DENSE: "`fedavg`, local steps as in the recipe, Adam on the server, too",
     _FEDADAM: "`fedavg`, local steps as in the recipe, Adam on the server, too",
     _FEDADAM.removesuffix(f"+{_AS_THE_RECIPE}").replace(
         "1.58e-3", "5e-4"
@@ -247,7 +276,7 @@ def main() -> None:
             left = None if deadline is None else max(deadline - time.monotonic(), 0) / 3600
             if methods and left != 0:
                 compare(grid.recipe, RUNS / task, [*grid.options, "--methods", methods], asked.jobs, left)
-                publish(task)
+            publish(task)
 
 
 def compare(recipe: str, folder: Path, options: list[str], jobs: int, hours: float | None) -> None:
@@ -260,10 +289,10 @@ def compare(recipe: str, folder: Path, options: list[str], jobs: int, hours: flo
 def publish(task: str) -> None:
     """Put a comparison into the docs, beside what other machines ran of it, and rewrite its tables."""
     found = read(RUNS / task)
-    if not found:
+    lines = [*(line for line in known(task) if all(who(line) != who(new) for new in found)), *found]
+    if not lines:
         return
     page = PAGE.read_text(encoding="utf-8")
-    lines = [*(line for line in known(task) if all(who(line) != who(new) for new in found)), *found]
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{task}.json").write_text(json.dumps(lines, indent=2) + "\n", encoding="utf-8")
     tables = "\n\n".join(table(group) for group in grouped(lines))

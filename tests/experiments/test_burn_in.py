@@ -146,5 +146,5 @@ def test_the_adapter_holds_the_two_sigmas_and_no_direction(straight: Path, tmp_p
     assert adapter.stat().st_size < 4 * (64 + 20) + 2500
     expected = experiment.evaluate()["test"]
     fresh = assemble(load(straight / "recipe.toml"))
-    model = load_adapter(fresh.task.model(), adapter)
+    model = load_adapter(fresh.model, adapter)
     assert fresh.task.evaluate(model, fresh.evaluation["test"]) == expected
