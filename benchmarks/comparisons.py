@@ -74,6 +74,7 @@ _WIDE = "static-1bit+codec.down=eden-3+method.dim=32768"
 _LOCAL = (
     f"{_WIDE}+federation.batch_size=40+local.batch_size=8+local.optimizer=adam+local.learning_rate=5e-4+{_RATE}=1e-3"
 )
+_LOCAL_SMALL, _LOCAL_TINY = _LOCAL.replace("32768", "8192"), _LOCAL.replace("32768", "1024")
 _LOCAL_DENSE = (
     "fedavg+federation.batch_size=40+local.batch_size=8+local.optimizer=adam+local.learning_rate=5e-5"
     f"+optimizer.name=adam+{_RATE}=1.58e-4+{_AS_THE_RECIPE}"
@@ -113,6 +114,7 @@ GRIDS = {
         examples=500,
         methods=(
             "static,fedsgd,local-top-k,fedavg-lora,static+method.dim=1024,static-1bit+method.dim=1024",
+            f"{_LOCAL},{_LOCAL_SMALL},{_LOCAL_TINY}",
             f"time-varying,k-subspace,static-1bit,fetchsgd,static-1bit+codec.down=int8,{_ONE_BIT}",
             "powersgd,ffa-lora,uni-lora,random-k,gpart,int4,true-top-k",
             f"local-top-k+optimizer.name=adam+{_RATE}=1.58e-4,fedavg,decomfl,qsgd,fedprox,eden",
@@ -240,6 +242,8 @@ GRIDS = {
 # What tables call entrants with many settings.
 CALLED = {
     _LOCAL: "**recipe `movie-reviews`**",
+    _LOCAL_SMALL: "recipe `movie-reviews` at d = 8,192",
+    _LOCAL_TINY: "recipe `movie-reviews` at d = 1,024",
     _LOCAL_DENSE: "`fedavg`, local steps as in the recipe, Adam on the server, too",
     _IMAGES: "**recipe `fashion-mnist`**",
     _ROLES: "**recipe `shakespeare`**",
