@@ -86,6 +86,7 @@ _IMAGES = (
     f"recipe+method.dim=81920+{_STAGES}+{_BETA}+{_FOUR_STEPS}"
     f"+local.optimizer=adam+local.learning_rate=5e-4+{_RATE}=3e-3"
 )
+_FEWER = f"recipe+{_BETA}+{_FOUR_STEPS}+local.optimizer=adam+local.learning_rate=5e-4+{_RATE}=3e-3"
 _FEDADAM = (
     f"fedavg+{_FOUR_STEPS}+local.optimizer=adam+local.learning_rate=1.58e-3"
     f"+optimizer.name=adam+{_BETA}+{_RATE}=1e-3+{_AS_THE_RECIPE}"
@@ -204,6 +205,7 @@ GRIDS = {
         further=("--budget", "20000000"),
         methods=(
             f"recipe+{_RATE}=3e-3,{_IMAGES},static+{_RATE}=3e-3,random-k,powersgd+{_RATE}=1e-3,local-top-k,fedsgd,gpart",
+            _FEWER,
         ),
     ),
     "shakespeare": Grid(
@@ -246,6 +248,7 @@ CALLED = {
     _LOCAL_TINY: "recipe `movie-reviews` at d = 1,024",
     _LOCAL_DENSE: "`fedavg`, local steps as in the recipe, Adam on the server, too",
     _IMAGES: "**recipe `fashion-mnist`**",
+    _FEWER: "recipe `fashion-mnist` with 40,000 numbers",
     _ROLES: "**recipe `shakespeare`**",
     _ROLES_DENSE: "`fedavg`, local steps as in the recipe, Adam on the server, too",
     _FEDADAM: "`fedavg`, local steps as in the recipe, Adam on the server, too",
