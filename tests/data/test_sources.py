@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from igc.data import DataSettings, LabelledText, Opening, load_dataset
+from igc.data import DataSettings, FederatedDataset, LabelledText, Opening, load_dataset
 from igc.errors import DataError
 from igc.fetch import fetch
 from igc.fetch.packages import VADER_SENTIMENT
@@ -67,9 +67,33 @@ def sst2(folder: Path) -> Path:
 
 
 def test_sst2_reads_glue_files(tmp_path: Path) -> None:
-    data = load_dataset(DataSettings(source="sst2", path=sst2(tmp_path), clients=1), 0)
+    settings = DataSettings(source="sst2", path=sst2(tmp_path), clients=1, options={"validation": 0})
+    data = load_dataset(settings, 0)
     assert data.clients["client-0"] == [('a "quoted', 1), ("hide new secretions", 0), ("fine", 1)]
-    assert data.evaluation == {"validation": [("it 's a charming journey .", 1)]}
+    assert data.evaluation == {"test": [("it 's a charming journey .", 1)]}
+
+
+def test_sst2_chooses_on_sentences_of_the_training_set_and_reports_the_published_ones(tmp_path: Path) -> None:
+    def load(seed: int) -> FederatedDataset[Any]:
+        settings = DataSettings(source="sst2", path=sst2(tmp_path), clients=2, options={"validation": 1})
+        return load_dataset(settings, seed)
+
+    chosen = set()
+    for seed in range(20):
+        data = load(seed)
+        assert data == load(seed)
+        trained = [example for part in data.clients.values() for example in part]
+        assert sorted([*trained, *data.evaluation["validation"]]) == sorted(
+            [('a "quoted', 1), ("hide new secretions", 0), ("fine", 1)]
+        )
+        assert data.evaluation["test"] == [("it 's a charming journey .", 1)]
+        chosen |= set(data.evaluation["validation"])
+    assert len(chosen) == 3
+
+
+def test_sst2_that_is_all_held_out(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="3 examples leave none to train on after 1000 for validation and test"):
+        load_dataset(DataSettings(source="sst2", path=sst2(tmp_path), clients=1), 0)
 
 
 @pytest.mark.parametrize(
@@ -107,8 +131,9 @@ def test_sst2_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
             return {"train": [row, row], "validation": [row]}
 
     monkeypatch.setitem(sys.modules, "datasets", Hub)
-    data = load_dataset(DataSettings(source="sst2", clients=1), 0)
-    assert data.clients == {"client-0": [LabelledText("fine", 1)] * 2}
+    data = load_dataset(DataSettings(source="sst2", clients=1, options={"validation": 1}), 0)
+    assert data.clients == {"client-0": [LabelledText("fine", 1)]}
+    assert data.evaluation == {"validation": [LabelledText("fine", 1)], "test": [LabelledText("fine", 1)]}
 
     def unreachable(name: str) -> None:
         raise ConnectionError("no route\nto host")
@@ -145,12 +170,32 @@ def personachat(folder: Path, **changes: Any) -> Path:
 
 
 def test_personachat_has_one_client_a_persona(tmp_path: Path) -> None:
-    data = load_dataset(DataSettings(source="personachat", path=personachat(tmp_path)), 0)
+    settings = DataSettings(source="personachat", path=personachat(tmp_path), options={"validation_personas": 0})
+    data = load_dataset(settings, 0)
     assert data.clients == {
         "persona-0001": ["i am ana .\ni ski .\nhi\nhello , i ski\nwhy ?\nfun", "i ski .\ni am ana .\nhey\nho"],
         "persona-0002": ["i am bo .\nwho ?\nbo"],
     }
-    assert data.evaluation == {"validation": ["i am cy .\nname ?\ncy"]}
+    assert data.evaluation == {"test": ["i am cy .\nname ?\ncy"]}
+
+
+def test_personachat_chooses_on_personas_that_are_never_trained_on(tmp_path: Path) -> None:
+    def load(validation_personas: int, seed: int) -> FederatedDataset[Any]:
+        options = {"validation_personas": validation_personas}
+        return load_dataset(DataSettings(source="personachat", path=personachat(tmp_path), options=options), seed)
+
+    whole = load(0, 0)
+    held_out = set()
+    for seed in range(10):
+        data = load(1, seed)
+        assert data == load(1, seed)
+        [persona] = whole.clients.keys() - data.clients.keys()
+        assert {**data.clients, persona: data.evaluation["validation"]} == whole.clients
+        assert data.evaluation["test"] == whole.evaluation["test"]
+        held_out.add(persona)
+    assert held_out == whole.clients.keys()
+    with pytest.raises(DataError, match="2 personas leave none to train on after validation_personas = 2; lower that"):
+        load(2, 0)
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def test_sst2_on_bert_learns(bert: Path, tmp_path: Path) -> None:
     rows = "".join(f"{text}\t{i % 2}\n" for i, text in enumerate(TEXTS))
     for name in ("train.tsv", "dev.tsv"):
         (tmp_path / name).write_text(f"sentence\tlabel\n{rows}")
-    data = load_dataset(DataSettings(source="sst2", path=tmp_path, clients=2), 0)
+    data = load_dataset(DataSettings(source="sst2", path=tmp_path, clients=2, options={"validation": 0}), 0)
     task = build_task(OWN, ModelSettings(source=str(bert)), seed=0)
     before, after = sgd(task, [task.prepare(raw) for raw in data.clients.values()])
     assert after < before
@@ -173,7 +173,7 @@ def test_personachat_on_gpt2_learns(gpt2: Path, tmp_path: Path) -> None:
 
     file = tmp_path / "personachat_self_original.json"
     file.write_text(f'{{"train": [{dialogue("a film")}, {dialogue("taxes")}], "valid": [{dialogue("bleak")}]}}')
-    data = load_dataset(DataSettings(source="personachat", path=file), 0)
+    data = load_dataset(DataSettings(source="personachat", path=file, options={"validation_personas": 0}), 0)
     task = build_task(BLOCKS, ModelSettings(source=str(gpt2)), seed=0)
     before, after = sgd(task, [task.prepare(raw) for raw in data.clients.values()])
     assert after < before

@@ -9,37 +9,41 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from igc.data.base import LabelledText, Source
+from igc.data.hold_out import ValidationOptions, split_off_validation
 from igc.data.tables import read_table
 from igc.errors import DataError
 
 _HUB_NAME = "stanfordnlp/sst2"
 
 
-class Sst2Options(BaseModel):
-    """SST-2 has none: its splits are given."""
+class Sst2Options(ValidationOptions):
+    """Size of the validation split, which is drawn from ``train.tsv``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    validation: float = Field(default=1000, ge=0)
 
 
-def load_sst2(path: Path | None, options: Sst2Options, rng: np.random.Generator) -> Source[LabelledText]:  # noqa: ARG001
-    """Load SST-2; GLUE's ``dev`` is the split ``"validation"``. Its test set has no public labels. It knows no clients.
+def load_sst2(path: Path | None, options: Sst2Options, rng: np.random.Generator) -> Source[LabelledText]:
+    """Load SST-2. It knows no clients.
+
+    GLUE's ``dev`` is the split ``"test"``, as in the literature, since GLUE's own test set has no public labels. So it may
+    choose nothing, and what chooses is drawn from the training sentences.
 
     Args:
         path: GLUE's folder, or ``None`` to load from the Hugging Face hub (extra ``hub``).
-        options: none.
-        rng: not used; the splits are given.
+        options: size of the validation split.
+        rng: draws the validation split.
 
     Raises:
-        DataError: a file is missing or malformed, or the hub cannot be reached.
+        DataError: a file is missing or malformed, the hub cannot be reached, or nothing is left to train on.
     """
     if path is None:
-        train, validation = _from_hub()
+        train, dev = _from_hub()
     else:
-        train, validation = (_read(path / name) for name in ("train.tsv", "dev.tsv"))
-    return Source(train, None, {"validation": validation})
+        train, dev = (_read(path / name) for name in ("train.tsv", "dev.tsv"))
+    return split_off_validation(train, dev, options, rng)
 
 
 def _read(file: Path) -> list[LabelledText]:
@@ -66,8 +70,8 @@ def _from_hub() -> tuple[list[LabelledText], list[LabelledText]]:
         raise DataError(
             f"cannot load '{_HUB_NAME}' from the Hugging Face hub ({why}); set path to GLUE's folder SST-2 instead"
         ) from error
-    train, validation = (
+    train, dev = (
         [LabelledText(str(row["sentence"]).strip(), int(row["label"])) for row in loaded[name]]
         for name in ("train", "validation")
     )
-    return train, validation
+    return train, dev
