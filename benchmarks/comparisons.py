@@ -37,7 +37,7 @@ class Grid:
     Attributes:
         recipe: what all have in common.
         rounds: of every run, which is evaluated after the last; with a budget of bytes, at most so many.
-        trials: learning rates that each method may try.
+        trials: learning rates that each method may try; 1: the one that it names.
         methods: the most telling first, since time may end; each entry is one call of `igc compare`.
         examples: of a split that are evaluated; None: all.
         further: options.
@@ -53,7 +53,8 @@ class Grid:
     @property
     def options(self) -> list[str]:
         """For `igc compare`, but for the methods."""
-        options = ["--rounds", str(self.rounds), "--trials", str(self.trials), *self.further]
+        tuning = ["--no-tune"] if self.trials == 1 else ["--trials", str(self.trials)]
+        options = ["--rounds", str(self.rounds), *tuning, *self.further]
         options += ["--set", f"evaluation.every={self.rounds}"]
         return options if self.examples is None else [*options, "--set", f"evaluation.max_examples={self.examples}"]
 
@@ -66,18 +67,20 @@ class Grid:
 _AS_THE_RECIPE = "optimizer.schedule=linear+optimizer.warmup_rounds=5+optimizer.final_fraction=0.1"
 _RATE, _BETA = "optimizer.learning_rate", "optimizer.beta2=0.98"
 _ONE_BIT = "static-1bit+codec.down=eden-4"
+_FFA_LORA_CODED = "ffa-lora+codec.up=eden-1+codec.down=eden-4"
 _SMALL = f"static+method.dim=1024+{_RATE}=1.58e-3"
 _SCALED = f"static+method.dim=1024+{_RATE}=5e-4+method.scale=calibrated"
 _WIDE = "static-1bit+codec.down=eden-3+method.dim=32768"
 # The recipe `movie-reviews`: clients go once through all of their 40 examples, by Adam inside the subspace; and the same
 # uncompressed.
 _LOCAL = (
-    f"{_WIDE}+federation.batch_size=40+local.batch_size=8+local.optimizer=adam+local.learning_rate=5e-4+{_RATE}=1e-3"
+    f"{_WIDE}+federation.batch_size=40+local.batch_size=8+local.optimizer=adam+local.learning_rate=5e-4"
+    f"+{_BETA}+{_RATE}=1e-3"
 )
 _LOCAL_SMALL, _LOCAL_TINY = _LOCAL.replace("32768", "8192"), _LOCAL.replace("32768", "1024")
 _LOCAL_DENSE = (
     "fedavg+federation.batch_size=40+local.batch_size=8+local.optimizer=adam+local.learning_rate=5e-5"
-    f"+optimizer.name=adam+{_RATE}=1.58e-4+{_AS_THE_RECIPE}"
+    f"+optimizer.name=adam+{_BETA}+{_RATE}=1.58e-4+{_AS_THE_RECIPE}"
 )
 # The recipe `fashion-mnist`, and what uncompressed training is with the same local work.
 _STAGES = 'method.budgets={"layer1.*"=5120,"residual1.*"=20480,"layer2.*"=20480,"layer3.*"=40960}'
@@ -115,7 +118,7 @@ GRIDS = {
         examples=500,
         methods=(
             "static,fedsgd,local-top-k,fedavg-lora,static+method.dim=1024,static-1bit+method.dim=1024",
-            f"{_LOCAL},{_LOCAL_SMALL},{_LOCAL_TINY}",
+            f"{_LOCAL},{_LOCAL_SMALL},{_LOCAL_TINY},{_FFA_LORA_CODED}",
             f"time-varying,k-subspace,static-1bit,fetchsgd,static-1bit+codec.down=int8,{_ONE_BIT}",
             "powersgd,ffa-lora,uni-lora,random-k,gpart,int4,true-top-k",
             f"local-top-k+optimizer.name=adam+{_RATE}=1.58e-4,fedavg,decomfl,qsgd,fedprox,eden",
@@ -127,8 +130,8 @@ GRIDS = {
         rounds=100,
         trials=2,
         examples=1000,
-        further=("--seeds", "3", "--set", _BETA),
-        methods=(f"fedsgd+{_RATE}=1.58e-4,{_WIDE}+{_RATE}=1.5e-3,{_LOCAL}", _LOCAL_DENSE),
+        further=("--seeds", "3"),
+        methods=(f"fedsgd+{_BETA}+{_RATE}=1.58e-4,{_WIDE}+{_BETA}+{_RATE}=1.5e-3,{_LOCAL}", _LOCAL_DENSE),
     ),
     "movie-reviews-parts": Grid(
         "movie-reviews-static",
@@ -152,7 +155,7 @@ GRIDS = {
         further=("--budget", "5000000"),
         methods=(
             f"static+{_RATE}=1.58e-3,static-1bit+{_RATE}=1.58e-3,{_LOCAL},{_ONE_BIT}+{_RATE}=1.58e-3",
-            f"uni-lora+{_RATE}=0.0158,fedavg-lora,ffa-lora,powersgd,local-top-k,fetchsgd",
+            f"uni-lora+{_RATE}=0.0158,{_FFA_LORA_CODED},fedavg-lora,ffa-lora,powersgd,local-top-k,fetchsgd",
         ),
     ),
     "fashion-mnist": Grid(
@@ -229,7 +232,8 @@ GRIDS = {
             f"{_PASSAGE},static+{_BETA}+{_RATE}=1e-3,{_ROLES},{_PASSAGE}+method.dim=16384",
             f"{_PASSAGE}+federation.batch_size=4,{_ONE_BIT}+{_RATE}=1e-3,{_PASSAGE}+method.scale=weights",
             f"{_PASSAGE}+method.scale=calibrated+method.scale_exponent=0.5,{_PASSAGE}+model.lora_rank=8",
-            f'{_PASSAGE}+space.exclude=["*embed*"],{_PASSAGE}+optimizer.name=adagrad,{_PASSAGE}+optimizer.name=yogi',
+            f'{_PASSAGE}+space.exclude=["*embed*"],{_ONE_BIT}+{_RATE}=1e-3+optimizer.name=adagrad',
+            f"{_PASSAGE}+optimizer.name=yogi",
         ),
     ),
     "shakespeare-bytes": Grid(
@@ -275,6 +279,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="also what docs/results has already")
     asked = parser.parse_args()
     deadline = None if asked.max_hours is None else time.monotonic() + 3600 * asked.max_hours
+    failed = 0
     for task in asked.tasks or GRIDS:
         grid = GRIDS[task]
         done = set() if asked.again else {line["method"] for line in known(task) if grid.has(line)}
@@ -282,15 +287,16 @@ def main() -> None:
             methods = ",".join(method for method in names(group) if method not in done)
             left = None if deadline is None else max(deadline - time.monotonic(), 0) / 3600
             if methods and left != 0:
-                compare(grid.recipe, RUNS / task, [*grid.options, "--methods", methods], asked.jobs, left)
+                failed |= compare(grid.recipe, RUNS / task, [*grid.options, "--methods", methods], asked.jobs, left)
             publish(task)
+    sys.exit(failed)
 
 
-def compare(recipe: str, folder: Path, options: list[str], jobs: int, hours: float | None) -> None:
-    """Run `igc compare`; an entrant that fails is left for the next time."""
+def compare(recipe: str, folder: Path, options: list[str], jobs: int, hours: float | None) -> int:
+    """Run `igc compare`; an entrant that fails is left for the next time. Returns the exit code."""
     command = [sys.executable, "-c", "from igc.cli import main; main()", "compare", recipe, "--out", str(folder)]
     limits = [] if hours is None else ["--max-hours", f"{hours:.4f}"]
-    subprocess.run([*command, *options, "--jobs", str(jobs), *limits], check=False)
+    return subprocess.run([*command, *options, "--jobs", str(jobs), *limits], check=False).returncode
 
 
 def publish(task: str) -> None:
@@ -304,7 +310,10 @@ def publish(task: str) -> None:
     (RESULTS / f"{task}.json").write_text(json.dumps(lines, indent=2) + "\n", encoding="utf-8")
     tables = "\n\n".join(table(group) for group in grouped(lines))
     begin, end = f"<!-- {task} -->", f"<!-- end of {task} -->"
-    page = re.sub(f"(?s){re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n{tables}\n{end}", page)
+    pattern = f"(?s){re.escape(begin)}.*?{re.escape(end)}"
+    page, places = re.subn(pattern, lambda _: f"{begin}\n{tables}\n{end}", page)
+    if places != 1:
+        sys.exit(f"{PAGE} has no place for {task}: write {begin} and {end} where its table should stand")
     PAGE.write_text(page, encoding="utf-8")
 
 

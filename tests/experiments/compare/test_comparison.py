@@ -121,6 +121,22 @@ def test_a_budget_of_bytes_is_spent_and_not_passed(budget: int, tiny: Recipe, tm
     assert rounds["fedsgd"] <= rounds["time-varying"] <= rounds["static"]
 
 
+def test_two_calls_in_one_folder_keep_each_others_lines(tiny: Recipe, tmp_path: Path) -> None:
+    asked, calls = terms(seeds=1, trials=1, validation=None), iter([None])
+
+    def another_call(*news: Any) -> None:
+        for _ in calls:
+            run(tiny, ["fedsgd"], asked, tmp_path, InThisProcess())
+
+    compare(tiny, entrants(["static"]), asked, tmp_path, InThisProcess(), 1, another_call)
+    assert {line["method"] for line in read(tmp_path)} == {"static", "fedsgd"}
+
+
+def test_what_is_reported_does_not_choose() -> None:
+    with pytest.raises(RunError, match=r"'test' would choose .* --validation"):
+        terms(validation="test")
+
+
 def test_an_entrant_that_breaks_down_is_a_line_too(tiny: Recipe, tmp_path: Path) -> None:
     wild = [Entrant("wild", "", {"optimizer.name": "sgd"}, start=1e30)]
     lines, _ = compare(tiny, wild, terms(seeds=1), tmp_path, InThisProcess(), 1, quiet)

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Final
 
+from igc.errors import RunError
 from igc.experiments import metrics
 from igc.experiments.compare.entrant import Entrant
 from igc.experiments.compare.execute import Executor
@@ -35,7 +36,10 @@ class Terms:
         seeds: runs at the learning rate that was chosen, under seeds that count up from the recipe's.
         trials: learning rates that are tried; 1: no tuning.
         test: the split that is reported.
-        validation: the split that chooses among trials, never reported.
+        validation: the split that chooses among trials, never reported; None: no tuning.
+
+    Raises:
+        RunError: one split would choose and be reported.
     """
 
     rounds: int
@@ -44,6 +48,13 @@ class Terms:
     trials: int
     test: str
     validation: str | None
+
+    def __post_init__(self) -> None:
+        if self.validation == self.test:
+            raise RunError(
+                f"split '{self.test}' would choose the learning rates and be reported, too: name another with"
+                " --validation, let evaluation.splits of the recipe begin with another, or do not tune (--no-tune)"
+            )
 
 
 @dataclass

@@ -81,7 +81,8 @@ def compare(
     for found in table(lines):
         console.print(found)
         console.print()
-    console.print(f"written  {folder / JSON}  {folder / CSV}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"next: igc report {quote(str(folder))}", markup=False, highlight=False, soft_wrap=True)
+    if lines:
+        console.print(f"written  {folder / JSON}  {folder / CSV}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"next: igc report {quote(str(folder))}", markup=False, highlight=False, soft_wrap=True)
     if unfinished:
         errors.print(f"not done, time is up: {', '.join(unfinished)}; the same command goes on", style="yellow")

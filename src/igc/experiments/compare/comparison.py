@@ -17,13 +17,15 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, Final
 
+from filelock import FileLock
+
 from igc.errors import IgcError, RunError
 from igc.experiments.atomic import write_atomically
 from igc.experiments.compare.campaign import Campaign, Terms
 from igc.experiments.compare.entrant import Entrant
 from igc.experiments.compare.execute import Executor, OutOfTimeError
 from igc.experiments.recipe import Recipe, load
-from igc.experiments.run import RECIPE
+from igc.experiments.run import LOCK, RECIPE
 
 JSON: Final = "comparison.json"
 CSV: Final = "comparison.csv"
@@ -65,8 +67,8 @@ def compare(
 
     def campaign(entrant: Entrant) -> Line:
         line = Campaign(folder, base, entrant, terms, executor, lambda *news: say(entrant.name, *news)).run()
-        with writing:
-            lines[:] = [*(old for old in lines if _key(old) != _key(line)), line]
+        with writing, FileLock(folder / LOCK):  # threads of this call, and another call in the same folder
+            lines[:] = [*(old for old in read(folder) if _key(old) != _key(line)), line]
             write(folder, lines)
         return line
 
