@@ -64,6 +64,17 @@ def test_settings_survive_the_recipe_file() -> None:
     [
         (['method.full=["decoder"]'], SpaceError, "method.full: no trained parameter matches 'decoder'"),
         (['method.budgets={"decoder"=1}'], SpaceError, "method.budgets: no trained parameter matches 'decoder'"),
+        (
+            ['method.budgets={"enc*"=8, "encoder.weight"=4}'],
+            ProjectionError,
+            "method.budgets: 'encoder.weight' gets no tensor, since all that fit it are taken by 'enc*' before it;",
+        ),
+        (
+            ['method.full=["*.weight"]', "method.full_below=21", 'method.budgets={"enc*"=4, "*bias"=3}'],
+            ProjectionError,
+            "method.budgets: 'enc*' gets no tensor, since all that fit it are taken by '*.weight' of method.full,"
+            " full_below = 21;",
+        ),
         (['method.full=["*"]'], ProjectionError, "none is left for method.dim"),
         (['method.budgets={"head"=41}'], ProjectionError, "method.budgets: 'head' = 41 exceeds the 40 parameters"),
         (["method.full_below=301", "method.dim=401"], ProjectionError, "method.dim = 401 exceeds the 400 parameters"),

@@ -37,7 +37,7 @@ def grouped(
         budgets: glob pattern -> d of all other tensors that fit; the first pattern that fits counts.
 
     Raises:
-        ProjectionError: a group has fewer elements than dimensions, or none is left for ``dim``.
+        ProjectionError: a group has fewer elements than dimensions, or none is left for ``dim`` or for a budget.
         SpaceError: a pattern fits no tensor.
     """
     budgets = budgets or {}
@@ -45,6 +45,13 @@ def grouped(
         check_patterns(f"method.{key}", patterns, space)
     sizes = [entry.size for entry in space.entries]
     places = [_group(entry.name, entry.size, full, full_below, list(budgets)) for entry in space.entries]
+    for place, pattern in enumerate(budgets, 1):
+        if place not in places:
+            takers = _takers(pattern, space, full, full_below, list(budgets))
+            raise ProjectionError(
+                f"method.budgets: '{pattern}' gets no tensor, since all that fit it are taken by {', '.join(takers)};"
+                " remove one or the other"
+            )
     rows = {place: sum(s for s, own in zip(sizes, places, strict=True) if own == place) for place in set(places)}
     if 0 not in rows:
         raise ProjectionError(
@@ -84,6 +91,25 @@ def _group(name: str, size: int, full: Sequence[str], full_below: int, budgets: 
     if size < full_below or any(fnmatchcase(name, pattern) for pattern in full):
         return len(budgets) + 1
     return next((i for i, pattern in enumerate(budgets, 1) if fnmatchcase(name, pattern)), 0)
+
+
+def _takers(
+    pattern: str, space: ParameterSpace, full: Sequence[str], full_below: int, budgets: Sequence[str]
+) -> list[str]:
+    """What comes before a budget to all tensors that fit it, as a recipe has it."""
+    found: dict[str, None] = {}
+    for entry in space.entries:
+        if not fnmatchcase(entry.name, pattern):
+            continue
+        if entry.size < full_below:
+            found[f"full_below = {full_below}"] = None
+            continue
+        owner = next((other for other in full if fnmatchcase(entry.name, other)), None)
+        if owner is not None:
+            found[f"'{owner}' of method.full"] = None
+            continue
+        found[f"'{next(other for other in budgets if fnmatchcase(entry.name, other))}' before it"] = None
+    return list(found)
 
 
 def _budget(budgets: Mapping[str, int], place: int) -> tuple[str, int]:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from igc.errors import RunError
 from igc.experiments.compare.comparison import read
+from igc.experiments.dimension.study import _Scale
 from igc.experiments.recipe import load
 from support.command import igc
 from support.in_this_process import InThisProcess
@@ -52,3 +54,24 @@ def test_what_is_set_is_set_for_all_runs(
     assert igc(arguments, capsys, monkeypatch).code == 0
     [recipe] = [load(path) for path in tmp_path.glob("runs/*/*/recipe.toml")]
     assert (recipe.method.name, recipe.codec.up) == ("fedsgd", "int8")
+
+
+def test_a_share_of_nothing_is_refused_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["dimension", "shakespeare", "--target", "0", "--measure", "ratio", "--out", str(tmp_path / "study")]
+    outcome = igc(arguments, capsys, monkeypatch)
+    assert outcome.code == 2
+    assert "a target of 0 of the 'ratio' of metrics is reached by whatever is trained" in outcome.err
+    assert not (tmp_path / "study").exists()
+
+
+def test_an_uncompressed_metric_of_zero_is_nothing_to_take_a_share_of(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    recipe = load("movie-reviews")
+    (run / "recipe.toml").write_text(recipe.to_toml())
+    (run / "summary.json").write_text(json.dumps({"initial_metric": 0.0, "D": 10}))
+    line = {"metric": 0.0, "runs": ["run"], "higher_is_better": True, "metric_name": "accuracy", "status": "done"}
+    with pytest.raises(RunError, match="accuracy 0, of which nothing is a share"):
+        _Scale.of(line, tmp_path, None)

@@ -115,7 +115,7 @@ def study(
         What is known, and whether that is the answer: False where time was up.
 
     Raises:
-        RunError: uncompressed training breaks down, or is no better than theta_0.
+        RunError: any d reaches the target, or uncompressed training breaks down or is nothing to take a share of.
         IgcError: the recipe does not fit.
     """
 
@@ -123,6 +123,11 @@ def study(
         lines, unfinished = compare(base, entrants([name], given), terms, folder, executor, 1, say)
         return None if unfinished else next(line for line in lines if line["method"] == name)
 
+    if target <= 0 and measure == "ratio":
+        raise RunError(
+            f"a target of {target:g} of the 'ratio' of metrics is reached by whatever is trained; ask for more than 0, or"
+            " for a share of the 'gain'"
+        )
     yardstick = line_of(_YARDSTICK)
     if yardstick is None:
         return None, False
@@ -163,6 +168,11 @@ class _Scale:
         higher = line["higher_is_better"]
         chosen: Measure = measure or ("ratio" if higher else "gain")
         initial, full = summary["initial_metric"], line["metric"]
+        if chosen == "ratio" and full == 0:
+            raise RunError(
+                f"uncompressed training ends at {line['metric_name']} 0, of which nothing is a share; train for more"
+                " rounds, or set another learning rate"
+            )
         if chosen == "gain" and (full <= initial if higher else full >= initial):
             raise RunError(
                 f"uncompressed training ends at {line['metric_name']} {full:.4g}, where it began at {initial:.4g}: there is"
