@@ -15,7 +15,7 @@ from igc.projection import BlockedHadamard, Scaled
 from igc.space import ParameterSpace
 
 SPACE = ParameterSpace.from_shapes([("embeddings.word", (60, 50)), ("encoder.bias", (50,)), ("head", (2, 25))])
-THETA = [torch.full((60, 50), -0.5), torch.zeros(50), torch.full((2, 25), 2.0)]
+THETA = [torch.full((60, 50), -0.5), torch.full((50,), 1e-6), torch.full((2, 25), 2.0)]
 TABLE = 'method.scale_table={"embeddings*"=1, "e*"=4}'
 
 
@@ -52,6 +52,18 @@ def test_weights_go_with_the_size_of_the_parameters(exponent: float) -> None:
     again = built("method.scale=weights", f"method.scale_exponent={exponent}", "method.scale_floor=0.1", theta=half)
     assert again.projection.digest == method.projection.digest
     assert built("method.scale=weights", theta=None).projection == plain()  # a rehearsal, which counts bytes
+
+
+def test_a_tensor_that_starts_at_zero_tells_nothing_of_its_scale() -> None:
+    """LoRA's B is one: at the floor it would not move, and without it A has no gradient."""
+    theta = [THETA[0], torch.zeros(50), THETA[2]]
+    weights = built("method.scale=weights", theta=theta).projection.weights
+    assert weights[1] == pytest.approx(1)
+    assert weights[2] / weights[0] == pytest.approx(4)
+    mean_square = (3000 * weights[0] ** 2 + 50 * weights[2] ** 2) / 3050
+    assert mean_square == pytest.approx(1)
+    nothing = built("method.scale=weights", theta=[torch.zeros_like(tensor) for tensor in THETA])
+    assert nothing.projection.weights == (1.0, 1.0, 1.0)
 
 
 def test_calibration_is_around_all_else() -> None:

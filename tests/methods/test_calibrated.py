@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from igc.federation import BatchSettings, Dropout, Fused, InProcess, Reply, Workplace
 from igc.messages import Kind, Message, TensorError, decode, encode
-from igc.methods import Calibrated, KSubspace, LocalSteps, Static, TimeVarying, Turn
+from igc.methods import Calibrated, ErrorFeedback, KSubspace, LocalSteps, MissedError, Static, TimeVarying, Turn
+from igc.methods.bits import to_bits
+from igc.methods.calibrated import State, name_of_weights
 from igc.optim import Sgd
 from igc.projection import Scaled, to_dense
 from igc.records import from_tree, to_tree
@@ -177,9 +179,47 @@ def test_a_client_refuses_weights_that_are_none() -> None:
     good = dict(f.method.download(f.server.state, Turn("x", 1, 0, 3)))
     worker = f.workplace.worker(next(iter(f.clients)), 1)
     for wrong in (torch.ones(L + 1), torch.full((L,), 2.0), torch.full((L,), torch.nan), torch.ones(L, 1)):
-        download = Message(Kind.DOWNLOAD, 1, {**good, "scale": wrong.view(torch.int32).long() & 0xFFFFFFFF})
-        with pytest.raises(TensorError, match="scale"):
-            f.method.upload(f.method.client_init(), download, worker)
+        named = {**good, "scale": to_bits(wrong), "scaling": torch.tensor(name_of_weights(wrong))}
+        with pytest.raises(TensorError, match="'scale'"):
+            f.method.upload(f.method.client_init(), Message(Kind.DOWNLOAD, 1, named), worker)
+
+
+def test_a_client_refuses_a_name_that_is_none_and_a_w_of_another_name() -> None:
+    f = Federation(calibrated)
+    f.run(1)
+    good = dict(f.method.download(f.server.state, Turn("x", 1, 0, 3)))
+    worker = f.workplace.worker(next(iter(f.clients)), 1)
+    nameless = {key: tensor for key, tensor in good.items() if key != "scaling"}
+    wrongs = [
+        nameless,
+        *({**good, "scaling": wrong} for wrong in (torch.tensor(1.5), torch.tensor([1]), torch.tensor(7))),
+    ]
+    for wrong in wrongs:
+        with pytest.raises(TensorError, match="'scaling'"):
+            f.method.upload(f.method.client_init(), Message(Kind.DOWNLOAD, 1, wrong), worker)
+
+
+def test_a_client_that_has_another_w_says_so_and_begins_anew_with_the_one_that_comes() -> None:
+    """As after a server that went back to before its calibration, and found another w."""
+    f = Federation(lambda p, o: Calibrated(ErrorFeedback(Static(p, o), "int4"), TOY_SIZES))
+    f.run(4)
+    client = f.sampler.sample(3)[0]
+    memory = f.engine.inner.memories[client]
+    assert memory.inner.errors
+    other = calibrated(f.projection, Sgd()).weights_of(torch.arange(L) + 1.0)
+    assert not torch.equal(other, weights(f))
+    f.server.state = State(f.server.state.inner, other, f.server.state.known)
+    turn, worker = Turn(client, 4, 0, 3), f.workplace.worker(client, 4)
+    download = Message(Kind.DOWNLOAD, 4, f.method.download(f.server.state, turn))
+    assert "scale" not in download
+    with pytest.raises(MissedError):
+        f.method.upload(memory, download, worker)
+    download = Message(Kind.DOWNLOAD, 4, f.method.download(f.method.forget(f.server.state, client), turn))
+    after, tensors = f.method.upload(memory, download, worker)
+    fresh, theirs = f.method.upload(f.method.client_init(), download, worker)
+    assert torch.equal(after.weights, other)
+    assert torch.equal(tensors["sketch"], theirs["sketch"])
+    assert after.inner.errors.keys() == fresh.inner.errors.keys()
 
 
 @pytest.mark.parametrize("clip", [None, 0.05])

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
+from typing_extensions import override
 
 from igc.codecs import CODECS
+from igc.messages import Kind, Message
 from igc.methods import ErrorFeedback, KSubspace, LocalSteps, Static, TimeVarying, fedsgd
 from igc.methods.error_feedback import Memory
+from igc.methods.local_steps import Training
+from igc.methods.worker import Sketch, Worker
 from igc.optim import Sgd
-from igc.projection import BlockedHadamard, to_dense
+from igc.projection import BlockedHadamard, Projection, Term, to_dense
 from support.federation import Federation
 from support.quadratic import Quadratic, QuadraticFederation, minimum, quadratics
 
@@ -67,18 +74,103 @@ def test_what_was_sent_and_what_is_kept_make_up_all_gradients(codec: str) -> Non
     np.testing.assert_allclose(read + error.numpy(), total, rtol=1e-3, atol=1e-2)
 
 
+@dataclass
+class Given(Worker):
+    """A worker whose sketches are given, one after the other."""
+
+    vectors: list[Tensor]
+
+    @override
+    def move_(self, current: Sequence[Term], settled: Sequence[Term] = ()) -> None:
+        pass
+
+    @override
+    def sketch(self, projection: Projection) -> Sketch:
+        return Sketch(self.vectors.pop(0), 1, 0.0)
+
+
+def uploads(codec: str, *vectors: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+    """What a client with these sketches uploads, and the error that it then keeps; None: none."""
+    method = ErrorFeedback(fedsgd(vectors[0].numel(), Sgd()), codec)
+    download = Message(Kind.DOWNLOAD, 0, {"sigma": torch.zeros(vectors[0].numel())})
+    memory, worker, found = method.client_init(), Given(list(vectors)), []
+    for _ in vectors:
+        memory, tensors = method.upload(memory, download, worker)
+        found.append((tensors["sketch"], next(iter(memory.errors.values()), None)))
+    return found
+
+
+def read_by_the_server(vector: Tensor, codec: str) -> Tensor:
+    return CODECS[codec].decode(CODECS[codec].encode(vector), tuple(vector.shape))
+
+
+@given(
+    values=st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=20),
+    codec=st.sampled_from([name for name in CODECS if name != "uint32"]),
+)
+def test_no_codec_loses_more_than_it_was_given(values: list[float], codec: str) -> None:
+    """Even on a vector with one number that is not zero, on which an unbiased scale overshoots by a factor of d."""
+    vector = torch.tensor(values)
+    [(sent, error)] = uploads(codec, vector)
+    assert error is not None
+    torch.testing.assert_close(vector - read_by_the_server(sent, codec), error, rtol=0, atol=0)
+    assert float(error.double().norm()) <= float(vector.double().norm())
+
+
 @given(
     values=st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=20).filter(lambda v: max(map(abs, v)) > 1e-3),
-    codec=st.sampled_from([name for name, c in CODECS.items() if name.startswith("lloyd")]),
+    codec=st.sampled_from([name for name in CODECS if name.startswith("lloyd")]),
 )
-def test_the_codec_is_made_a_contraction(values: list[float], codec: str) -> None:
-    """Even on a vector with one number that is not zero, on which an unbiased scale overshoots by a factor of d."""
-    from igc.methods.error_feedback import _Correcting
-
+def test_without_noise_the_factor_is_the_best(values: list[float], codec: str) -> None:
     vector = torch.tensor(values)
-    worker = _Correcting(None, codec)  # type: ignore[arg-type]
-    read = worker._read(vector * worker._contraction(vector))
-    assert float((vector - read).norm()) <= float(vector.norm()) * (1 + 1e-5)
+    [(_, error)] = uploads(codec, vector)
+    read = read_by_the_server(vector, codec).double()
+    least = float(vector.double().norm()) ** 2 - float(vector.double() @ read) ** 2 / float(read @ read)
+    assert error is not None
+    assert float(error.double().norm()) ** 2 == pytest.approx(least, rel=1e-4, abs=1e-5 * float(vector.norm()) ** 2)
+
+
+@pytest.mark.parametrize("codec", ["qsgd-2", "qsgd-4", "eden-1", "int4"])
+def test_noise_that_is_drawn_anew_is_no_exception(codec: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(300):
+        vector = torch.randn(6, generator=generator)
+        [(_, error)] = uploads(codec, vector)
+        assert error is not None
+        assert float(error.double().norm()) <= float(vector.double().norm())
+
+
+@pytest.mark.parametrize("codec", ["int4", "qsgd-2", "eden-1", "lloyd-1", "float16", "bfloat16"])
+def test_what_is_not_finite_is_sent_for_the_server_to_refuse_and_spoils_nothing_later(codec: str) -> None:
+    good = torch.tensor([1.0, -2.0, 0.5, 3.0])
+    wrongs = [torch.full((4,), torch.inf), torch.tensor([torch.nan, 1.0, 1.0, 1.0])]
+    if codec in ("qsgd-2", "eden-1", "lloyd-1"):
+        wrongs.append(torch.full((4,), 3e38))  # finite, but not its scale
+    for wrong in wrongs:
+        (_, before), (sent, spoilt), (again, after) = uploads(codec, good, wrong, good)
+        assert before is not None
+        torch.testing.assert_close(sent, wrong + before, equal_nan=True)
+        assert spoilt is None
+        assert bool(torch.isfinite(again).all())
+        assert after is not None
+        assert bool(torch.isfinite(after).all())
+
+
+@pytest.mark.parametrize("codec", ["eden-1", "float16"])
+def test_a_client_whose_local_training_overflows_is_left_out_of_that_round_only(codec: str) -> None:
+    f = Federation(lambda p, o: LocalSteps(ErrorFeedback(Static(p, o), codec), 0.05, epochs=1), per_round=7, up=codec)
+    f.run(1)
+    victim, training = f.sampler.sample(1)[0], Training.sketch
+
+    def overflown(self: Training, projection: Projection) -> Sketch:
+        sketch = training(self, projection)
+        spoilt = cast(Any, self)._worker.client == victim
+        return sketch._replace(vector=sketch.vector * torch.inf) if spoilt else sketch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "sketch", overflown)
+        assert set(f.run(1)[0].rejected) == {victim}
+    assert f.run(1)[0].rejected == {}
 
 
 def test_errors_are_kept_by_subspace_and_dropped_where_subspaces_change() -> None:

@@ -36,14 +36,22 @@ def scaled_by_weights(projection: Projection, theta: Sequence[Tensor], exponent:
 
     Sums are formed in float64 and weights are float32, so that machines that add in another order get the same ones.
 
+    A tensor that is all zero (a bias, LoRA's B) was set so, whatever its size will be: it gets the root mean square of the
+    others' weights. The floor would all but freeze it, and with LoRA's B its A, which has no gradient where B is zero.
+
     Args:
         projection: A'.
         theta: the tensors of theta_0.
         exponent: of the root mean squares.
         floor: the least weight, as a share of their root mean square.
     """
+    sizes = [tensor.numel() for tensor in theta]
     raw = [_root_mean_square(tensor) ** exponent for tensor in theta]
-    return Scaled.of(projection, [tensor.numel() for tensor in theta], raw, floor)
+    telling = sum(size for size, number in zip(sizes, raw, strict=True) if number)
+    if telling:
+        square = math.fsum(size * number**2 for size, number in zip(sizes, raw, strict=True)) / telling
+        raw = [number or math.sqrt(square) for number in raw]
+    return Scaled.of(projection, sizes, raw, floor)
 
 
 def _root_mean_square(tensor: Tensor) -> float:

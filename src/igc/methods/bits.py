@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,6 +17,22 @@ def to_bits(tensor: Tensor) -> Tensor:
 def from_bits(bits: Tensor) -> Tensor:
     """The binary32 numbers whose bits these are; the inverse of `to_bits`."""
     return bits.to(torch.int64).to(torch.int32).view(torch.float32)  # to int32: the lower half, as it is
+
+
+def little_endian(tensor: Tensor) -> bytes:
+    """Binary32 numbers as bytes, the same on every machine."""
+    return to_bits(tensor).numpy().astype("<u4").tobytes()
+
+
+def name_of(person: bytes, *parts: bytes) -> int:
+    """A name of 32 bits for what all parties must have alike: a hash of its parts, end to end; not 0.
+
+    Args:
+        person: personalises the hash, so that things of two kinds have different names.
+        parts: the thing's bytes.
+    """
+    digest = hashlib.blake2b(b"".join(parts), digest_size=4, person=person)
+    return int.from_bytes(digest.digest(), "little") or 1
 
 
 def to_words(data: Tensor) -> Tensor:

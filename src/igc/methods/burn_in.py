@@ -24,7 +24,6 @@ do not count for the burn-in.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,7 +37,7 @@ from igc.codecs import CODECS, CodecError
 from igc.errors import ProjectionError
 from igc.messages import Due, Message, NotFiniteError, TensorError
 from igc.methods.base import Means, Method, MissedError, Traffic, Turn
-from igc.methods.bits import from_bits, from_words, to_bits, to_words
+from igc.methods.bits import from_bits, from_words, little_endian, name_of, to_bits, to_words
 from igc.methods.worker import Loss, Sketch, Worker
 from igc.methods.wrapped import Wrapped
 from igc.projection import Columns, Learned, Projection, Term
@@ -68,9 +67,8 @@ class Basis:
     @classmethod
     def of(cls, directions: Tensor, origin: Tensor) -> Basis:
         """With its name."""
-        digest = hashlib.blake2b(directions.numpy().tobytes(), digest_size=4, person=b"igc-basis")
-        digest.update(to_bits(origin).numpy().astype("<u4").tobytes())
-        return cls(directions, origin, int.from_bytes(digest.digest(), "little") or 1)
+        name = name_of(b"igc-basis", directions.numpy().tobytes(), little_endian(origin))
+        return cls(directions, origin, name)
 
     @classmethod
     def rounded(cls, directions: Tensor, origin: Tensor) -> Basis:

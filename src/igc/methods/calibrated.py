@@ -8,6 +8,8 @@ The method that is wrapped then trains in A = diag(w) A' in place of A' (`igc.pr
 
 L is the number of tensors. Only the server computes w; everybody else takes its bits as they come, so that all have one A.
 Until an upload has come, each round is round 0. Both vectors go as the bits of binary32, which no lossy codec touches.
+Downloads name w by a hash, since the digest in headers is that of A': a client that has lost w, or has another, as after a
+server that calibrated anew, says so and is sent it again.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing_extensions import override
 from igc.errors import ProjectionError
 from igc.messages import Due, Message, NotFiniteError, TensorError
 from igc.methods.base import REPORT, Means, Method, MissedError, Traffic, Turn
-from igc.methods.bits import from_bits, to_bits
+from igc.methods.bits import from_bits, little_endian, name_of, to_bits
 from igc.methods.worker import Worker
 from igc.methods.wrapped import Wrapped
 from igc.projection import Projection, Scaled, Term
@@ -53,6 +55,11 @@ class Memory:
 
     inner: Any
     weights: Tensor | None = None
+
+
+def name_of_weights(weights: Tensor) -> int:
+    """What downloads call w, (L,)."""
+    return name_of(b"igc-scale", little_endian(weights))
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,8 @@ class Calibrated(Wrapped):
     def download(self, state: State, turn: Turn) -> dict[str, Tensor]:
         if state.weights is None:
             return {"calibrate": torch.tensor(1)}
-        tensors = self.scaled(state.weights).download(state.inner, turn)
+        inner = self.scaled(state.weights).download(state.inner, turn)
+        tensors = {**inner, "scaling": torch.tensor(name_of_weights(state.weights))}
         return tensors if turn.client in state.known else {**tensors, "scale": to_bits(state.weights)}
 
     @override
@@ -125,15 +133,29 @@ class Calibrated(Wrapped):
                 "weight": torch.tensor(found.weight),
                 "loss": torch.tensor(found.loss),
             }
-        weights = memory.weights
-        if "scale" in download:
-            if tuple(download["scale"].shape) != (len(self.sizes),):
-                raise TensorError(f"'scale' has shape {tuple(download['scale'].shape)}, due was {(len(self.sizes),)}")
-            weights = from_bits(download["scale"])
+        if "scaling" not in download or download["scaling"].dim() or download["scaling"].is_floating_point():
+            raise TensorError("a download of a calibrated method names w in 'scaling'; this one does not")
+        name = int(download["scaling"])
+        known = memory.weights is not None and name_of_weights(memory.weights) == name
+        weights = self._received(download, name) if "scale" in download else memory.weights if known else None
         if weights is None:
             raise MissedError("the download builds on weights that are not known here")
-        inner, tensors = self.scaled(weights).upload(memory.inner, download, worker)
+        theirs = memory.inner if known else self.inner.client_init()  # in coordinates of another subspace
+        inner, tensors = self.scaled(weights).upload(theirs, download, worker)
         return Memory(inner, weights), tensors
+
+    def _received(self, download: Message, name: int) -> Tensor:
+        """The w that a download brings.
+
+        Raises:
+            TensorError: it is none, or another than the download names.
+        """
+        if tuple(download["scale"].shape) != (len(self.sizes),):
+            raise TensorError(f"'scale' has shape {tuple(download['scale'].shape)}, due was {(len(self.sizes),)}")
+        weights = from_bits(download["scale"])
+        if name_of_weights(weights) != name:
+            raise TensorError(f"'scaling' is {name}; the 'scale' that came is {name_of_weights(weights)}")
+        return weights
 
     @override
     def due_in(self, state: State) -> dict[str, Due]:

@@ -7,12 +7,16 @@ is one sketch:
     client              p = e + s, s being the method's sketch;  q = Q(a p);  e <- p - q
     client -> server    a p, of which the server reads q
 
-Q is the codec, and a = <p, Q(p)> / ||Q(p)||^2 makes it a contraction, ||p - q|| < ||p||, which a codec scaled so as to be
-unbiased need not be: without a, e may grow without end.
+Q is the codec. A codec that is scaled so as to be unbiased may lose more than it was given, and without a, e grow without
+end; a sees to ||p - q|| <= ||p||. It begins as <p, Q(p)> / ||Q(p)||^2. Where Q(a p) = a Q(p), to rounding (``lloyd-b``),
+that is the best a, and ||p - q|| < ||p||. ``int4``, ``int8``, ``qsgd-b`` and ``eden-b`` have noise that depends on the
+values, and draw it anew for a p: a is then halved until the bound holds, which long vectors hardly ever need. Where eight
+times are too few it is 0, and all of p is kept.
 
 A client keeps e in the coordinates of the subspace that it sketched in: d numbers, for K-subspace up to K d. Where the
 subspace changes (time-varying), e is dropped: of A e, the new subspace holds about a share d / D, which is nothing. An
-upload that the server never sees, or refuses, is lost, as without error feedback.
+upload that the server never sees, or refuses, is lost with the e in it, as without error feedback: so is one that is not
+finite, or too large for the codec, which is sent as it is and refused.
 """
 
 from __future__ import annotations
@@ -20,18 +24,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from igc.codecs import CODECS
+from igc.codecs import CODECS, NotFiniteScaleError
 from igc.messages import Message
 from igc.methods.worker import Sketch, Worker
 from igc.methods.wrapped import Wrapped
 from igc.projection import Projection, Term
 from igc.records import record
+
+_HALVINGS: Final = 8  # of a; one is seldom needed, and each costs a pass of the codec
 
 
 @record
@@ -107,18 +113,35 @@ class _Correcting(Worker):
         key = projection.digest.hex()
         kept = self.errors.get(key)
         whole = sketch.vector if kept is None else sketch.vector + kept
-        sent = whole * self._contraction(whole)
-        self.errors[key] = whole - self._read(sent)
+        read = self._read(whole)
+        if read is None:  # the server will say so; an error that is not finite would spoil all uploads to come
+            self.errors.pop(key, None)
+            return sketch._replace(vector=whole)
+        sent, self.errors[key] = self._contracted(whole, _fit(whole, read))
         return sketch._replace(vector=sent)
 
-    def _read(self, vector: Tensor) -> Tensor:
-        """What the server reads of a vector."""
-        codec = CODECS[self.codec]
-        return codec.decode(codec.encode(vector), tuple(vector.shape))
+    def _contracted(self, whole: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+        """What to send of a vector, and what is lost of it, which is no longer than the vector."""
+        length = float(whole.double().norm())
+        for halving in range(_HALVINGS + 1):
+            sent = whole * (factor / 2**halving)
+            read = self._read(sent)
+            if read is not None and float((lost := whole - read).double().norm()) <= length:
+                return sent, lost
+        return torch.zeros_like(whole), whole
 
-    def _contraction(self, vector: Tensor) -> float:
-        """The factor that brings the codec's result nearest to the vector."""
-        read = self._read(vector).double()
-        square = float(read.square().sum())
-        along = float(torch.dot(vector.double(), read))
-        return along / square if square > 0 and along > 0 else 1.0
+    def _read(self, vector: Tensor) -> Tensor | None:
+        """What the server reads of a vector; None: it refuses it, as not finite."""
+        codec = CODECS[self.codec]
+        try:
+            read = codec.decode(codec.encode(vector), tuple(vector.shape))
+        except NotFiniteScaleError:
+            return None
+        return read if bool(torch.isfinite(read).all()) else None
+
+
+def _fit(vector: Tensor, read: Tensor) -> float:
+    """The factor that brings what a codec made of a vector nearest to it."""
+    square = float(read.double().square().sum())
+    along = float(torch.dot(vector.double(), read.double()))
+    return along / square if square > 0 and along > 0 else 1.0
