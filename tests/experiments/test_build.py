@@ -144,3 +144,12 @@ def test_schedules_restart_as_asked() -> None:
     longer = rates(8, "method.name=time-varying", "method.rounds_per_epoch=8", *cosine, "optimizer.restarts=change")
     assert longer[-1] > passing[-1] == 0
     assert rates(8, *cosine)[-1] > 0.9  # of all rounds
+
+
+def test_a_warm_up_ends_before_a_pass_does_where_each_is_a_subspace() -> None:
+    change = ("method.name=time-varying", "optimizer.restarts=change")
+    assert max(rates(7, *change, "optimizer.warmup_rounds=7")) == 1
+    with pytest.raises(RecipeError, match="8 is more than the 7 rounds of one pass"):
+        rates(7, *change, "optimizer.warmup_rounds=8")
+    plateau = ("method.change=plateau", "optimizer.schedule=constant", "optimizer.warmup_rounds=8")
+    assert max(rates(8, *change, *plateau)) == 1  # which may last for longer than a pass

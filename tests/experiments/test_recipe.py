@@ -218,6 +218,18 @@ def test_a_recipe_cannot_be_changed() -> None:
             {"optimizer.warmup_rounds": 11},
             "optimizer.warmup_rounds: 11 is more than the 10 of federation.rounds; warm up for fewer",
         ),
+        (
+            {"optimizer.warmup_rounds": 5, "optimizer.restarts": "rounds", "optimizer.cycle": 4},
+            "optimizer.warmup_rounds: 5 is more than the 4 of optimizer.cycle; warm up for fewer",
+        ),
+        (
+            {
+                "method": {"name": "time-varying", "rounds_per_epoch": 4},
+                "optimizer.warmup_rounds": 5,
+                "optimizer.restarts": "change",
+            },
+            "optimizer.warmup_rounds: 5 is more than the 4 of method.rounds_per_epoch; warm up for fewer",
+        ),
         ({"optimizer.learning_rate": 0}, "optimizer.learning_rate: must be more than 0, not 0"),
         ({"optimizer.learning_rate": float("nan")}, "optimizer.learning_rate: must be a finite number, not nan"),
         ({"optimizer.momentum": 1.0}, "optimizer.momentum: must be less than 1, not 1.0"),
@@ -438,3 +450,16 @@ def test_fewer_rounds_on_the_command_line_shorten_the_file_s_warm_up() -> None:
     assert load("movie-reviews", ["federation.rounds=50"]).optimizer.warmup_rounds == 5
     with pytest.raises(RecipeError, match="warm up for fewer"):
         load("movie-reviews", ["federation.rounds=2", "optimizer.warmup_rounds=3"])
+
+
+def test_shorter_cycles_on_the_command_line_shorten_the_file_s_warm_up() -> None:
+    cycles = ["optimizer.restarts=rounds", "optimizer.cycle=4"]
+    changes = ["optimizer.restarts=change", "method.rounds_per_epoch=3"]
+    name = "movie-reviews-time-varying"
+    assert load(name).optimizer.warmup_rounds == 5
+    assert load(name, cycles).optimizer.warmup_rounds == 4
+    assert load(name, [*cycles, "federation.rounds=2"]).optimizer.warmup_rounds == 2
+    assert load(name, changes).optimizer.warmup_rounds == 3
+    assert load(name, changes[1:]).optimizer.warmup_rounds == 5  # of all rounds, whatever a subspace has
+    with pytest.raises(RecipeError, match=r"3 of method\.rounds_per_epoch; warm up for fewer"):
+        load(name, [*changes, "optimizer.warmup_rounds=5"])

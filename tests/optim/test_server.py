@@ -59,6 +59,19 @@ def test_the_trajectory_is_that_of_torch(
     assert state.steps == len(rates)
 
 
+def test_momentum_may_change_half_way() -> None:
+    """As in a run that is resumed after its recipe was edited; a velocity that was dropped begins at zero."""
+    means = [torch.full((3,), number) for number in (1.0, 10.0, 100.0, 1000.0, 10_000.0)]
+    state, sigma = Sgd().init(torch.zeros(3)), torch.zeros(3)
+    velocities = []
+    for momentum, mean in zip((0.0, 0.5, 0.5, 0.0, 0.5), means, strict=True):
+        state, moved = Sgd(momentum).update(state, sigma, mean, 1.0)
+        velocities.append(float((sigma - moved)[0]))
+        sigma = moved
+    assert velocities == [1, 10, 105, 1000, 10_000]
+    assert state.steps == 5
+
+
 def yogi(
     x: npt.NDArray[np.float64], gradients: list[npt.NDArray[np.float64]], rates: list[float], settings: Yogi
 ) -> npt.NDArray[np.float64]:

@@ -13,7 +13,7 @@ from torch import nn
 
 from igc.codecs import CODECS
 from igc.data import FederatedDataset, load_dataset
-from igc.errors import DataError, RunError, did_you_mean
+from igc.errors import DataError, RecipeError, RunError, did_you_mean
 from igc.experiments.build import build_method
 from igc.experiments.protect import build_protection, cohort_seed, digest_with
 from igc.experiments.recipe import Recipe
@@ -204,12 +204,21 @@ def schedule_of(recipe: Recipe, pass_rounds: int) -> Schedule:
     Args:
         recipe: has them.
         pass_rounds: rounds of one pass over the clients.
+
+    Raises:
+        RecipeError: each change of subspace comes before the warm-up is over.
     """
     o, rounds = recipe.optimizer, recipe.federation.rounds
     if o.cycle is not None:
         rounds = o.cycle
     elif o.restarts == "change":
         rounds = recipe.method.rounds_per_epoch or pass_rounds
+        # How many rounds a pass takes, no recipe says by itself.
+        if recipe.method.change == "rounds" and o.warmup_rounds > rounds:
+            raise RecipeError(
+                f"optimizer.warmup_rounds: {o.warmup_rounds} is more than the {rounds} rounds of one pass over the clients,"
+                " after which restarts = 'change' begins again; warm up for fewer, or set method.rounds_per_epoch"
+            )
     shape = o.schedule, o.warmup_rounds, o.final_fraction
     return Schedule(o.learning_rate, rounds, *shape, restarts=o.restarts == "rounds")
 

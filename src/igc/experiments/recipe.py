@@ -134,12 +134,17 @@ class Recipe(Section):
     @classmethod
     def _warm_up_ends(cls, federation: FederationSettings, info: ValidationInfo) -> FederationSettings:
         optimizer = info.data.get("optimizer")
-        if optimizer is not None and optimizer.warmup_rounds > federation.rounds:
-            raise PydanticCustomError(
-                "fault",
-                "{place}: {count} is more than the {rounds} of federation.rounds; warm up for fewer",
-                {"place": "optimizer.warmup_rounds", "count": optimizer.warmup_rounds, "rounds": federation.rounds},
-            )
+        if optimizer is None:
+            return federation
+        sections = {**info.data, "federation": federation}
+        for name, key in _ends_of_warm_up(optimizer.restarts):
+            count, most = optimizer.warmup_rounds, getattr(sections.get(name), key, None)
+            if most is not None and count > most:
+                raise PydanticCustomError(
+                    "fault",
+                    "{place}: {count} is more than the {most} of {end}; warm up for fewer",
+                    {"place": "optimizer.warmup_rounds", "count": count, "most": most, "end": f"{name}.{key}"},
+                )
         return federation
 
     @field_validator("federation")
@@ -316,7 +321,6 @@ def override(tree: dict[str, Any], overrides: Sequence[tuple[list[str], Any]]) -
             place.pop(keys[-1], None)
         else:
             place[keys[-1]] = value
-    _shorten_warm_up(tree, given)
     _drop_what_the_method_lacks(tree, given)
     for name, section in _sections():
         values = tree.get(name)
@@ -327,6 +331,7 @@ def override(tree: dict[str, Any], overrides: Sequence[tuple[list[str], Any]]) -
             defaults = {other: section.model_fields[other].default for other in conditions}
             if changed and (name, key) not in given and section.obstacle(key, {**defaults, **values}):
                 values.pop(key, None)
+    _shorten_warm_up(tree, given)
 
 
 def _shipped_texts() -> dict[str, str]:
@@ -338,13 +343,25 @@ def _shipped_texts() -> dict[str, str]:
     }
 
 
+def _ends_of_warm_up(restarts: object) -> list[tuple[str, str]]:
+    """Section and key of the numbers of rounds beyond which a warm-up never reaches its peak."""
+    cycles = {"rounds": ("optimizer", "cycle"), "change": ("method", "rounds_per_epoch")}
+    return [("federation", "rounds"), *(place for name, place in cycles.items() if name == restarts)]
+
+
 def _shorten_warm_up(tree: dict[str, Any], given: set[tuple[str, ...]]) -> None:
-    """Where fewer rounds were asked for than the file warms up for, warm up for all of them."""
-    if ("federation", "rounds") not in given or ("optimizer", "warmup_rounds") in given:
+    """Where fewer rounds, or shorter cycles, were asked for than the file warms up for, warm up for all of them."""
+    optimizer = tree.get("optimizer")
+    if ("optimizer", "warmup_rounds") in given or not isinstance(optimizer, dict):
         return
-    optimizer, rounds = tree.get("optimizer"), tree["federation"]["rounds"]
-    if isinstance(optimizer, dict) and isinstance(rounds, int) and isinstance(optimizer.get("warmup_rounds"), int):
-        optimizer["warmup_rounds"] = min(optimizer["warmup_rounds"], max(rounds, 0))
+    ends = _ends_of_warm_up(optimizer.get("restarts"))
+    if given.isdisjoint([*ends, ("optimizer", "restarts")]) or not isinstance(optimizer.get("warmup_rounds"), int):
+        return
+    for name, key in ends:
+        section = tree.get(name)
+        most = section.get(key) if isinstance(section, dict) else None
+        if isinstance(most, int):
+            optimizer["warmup_rounds"] = min(optimizer["warmup_rounds"], max(most, 0))
 
 
 def _drop_what_the_method_lacks(tree: dict[str, Any], given: set[tuple[str, ...]]) -> None:

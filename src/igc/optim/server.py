@@ -79,9 +79,12 @@ class Sgd(ServerOptimizer):
     def update(
         self, state: OptimizerState, sigma: Tensor, mean: Tensor, learning_rate: float
     ) -> tuple[OptimizerState, Tensor]:
+        # A resumed run's recipe may have another momentum than its checkpoint: a velocity that is missing begins at zero,
+        # and one that nothing needs is dropped, so that none is stale where momentum comes back.
+        if not self.momentum:
+            return OptimizerState(state.steps + 1), torch.sub(sigma, mean, alpha=learning_rate)
         velocity = mean if state.first is None else torch.add(mean, state.first, alpha=self.momentum)
-        kept = None if state.first is None else velocity
-        return OptimizerState(state.steps + 1, kept), torch.sub(sigma, velocity, alpha=learning_rate)
+        return OptimizerState(state.steps + 1, velocity), torch.sub(sigma, velocity, alpha=learning_rate)
 
 
 @dataclass(frozen=True)
