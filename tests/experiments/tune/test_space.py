@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from igc.codecs import CODECS
-from igc.experiments.recipe import load
+from igc.experiments.recipe import Recipe, load, shipped
 from igc.experiments.tune.budget import Budget, Rehearsal
-from igc.experiments.tune.space import DOWNLOADS, METHODS, UPLOADS, SearchSpace
+from igc.experiments.tune.draws import Cheapest, Told
+from igc.experiments.tune.space import AS_IS, DOWNLOADS, METHODS, UPLOADS, SearchSpace, changed
 from igc.space import ParameterSpace
 from igc.tasks import build_task
 
@@ -55,9 +56,9 @@ def test_everything_that_is_drawn_is_a_recipe(seed: int, rounds: int) -> None:
     recipe = choice.recipe(BASE, rounds)
     assert recipe.federation.rounds == rounds
     assert recipe.method.name in METHODS
-    assert recipe.codec.up in UPLOADS
-    assert recipe.codec.down in DOWNLOADS
-    assert 64 <= recipe.method.dim <= 50_000 * 8 / 5
+    assert recipe.codec.up in {*UPLOADS, BASE.codec.up}
+    assert recipe.codec.down in {*DOWNLOADS, BASE.codec.down}
+    assert 64 <= recipe.method.dim <= 50_000 * 8 / 4  # one bit up, three down
     assert math.log2(recipe.method.dim).is_integer()
     assert recipe.optimizer.warmup_rounds <= math.ceil(0.1 * rounds)
     if recipe.method.name == "time-varying":
@@ -120,7 +121,7 @@ def rehearsal() -> Rehearsal:
 @pytest.mark.parametrize("power", [6, 9, 14])
 def test_what_a_message_holds_is_the_d_that_was_drawn(power: int, rehearsal: Rehearsal) -> None:
     space = SearchSpace.within(IMAGES, frozenset(), rehearsal.space.D, bytes_a_message=20_000)
-    told = {"method.name": "static", "method.scale": "none", "method.dim, power of two": power}
+    told = {"method.name": "static", "method.scale": "none", "dimensions": "drawn", "method.dim, power of two": power}
     recipe = space.draw(Dice(power, told)).recipe(IMAGES, 20)
     numbers = (2**power,)
     payload = CODECS[recipe.codec.up].length(numbers) + CODECS[recipe.codec.down].length(numbers)
@@ -129,10 +130,23 @@ def test_what_a_message_holds_is_the_d_that_was_drawn(power: int, rehearsal: Reh
 
 
 @given(seed=st.integers(0, 2**32))
-def test_groups_are_left_out_with_the_d_that_they_were_made_for(seed: int) -> None:
+def test_groups_come_with_the_d_that_they_were_made_for(seed: int) -> None:
+    space = SearchSpace.within(IMAGES, frozenset(), 1_640_000, bytes_a_message=200_000)
+    dice = Dice(seed)
+    method = space.draw(dice).recipe(IMAGES, 20).method
+    own = IMAGES.method
+    if method.dim == own.dim:
+        assert method.name in ("static", "time-varying")
+        assert (method.full, method.full_below, method.budgets) == (own.full, own.full_below, own.budgets)
+    else:
+        assert (method.full, method.full_below, method.budgets) == ((), None, None)
+    assert ("dimensions" in dice.names) == (method.name != "k-subspace")
+
+
+def test_groups_that_no_budget_pays_are_not_offered() -> None:
     space = SearchSpace.within(IMAGES, frozenset(), 1_640_000, bytes_a_message=4_000)
-    method = space.draw(Dice(seed)).recipe(IMAGES, 20).method
-    assert (method.full, method.full_below, method.budgets) == ((), None, None)
+    assert not space.own_dimensions
+    assert space.draw(Told(space.own())).recipe(IMAGES, 20).method.budgets is None
 
 
 @given(seed=st.integers(0, 2**32))
@@ -141,21 +155,83 @@ def test_groups_that_the_user_set_stay(seed: int) -> None:
     space = SearchSpace.within(base, frozenset({"method.full"}), 1_640_000, bytes_a_message=4_000)
     recipe = space.draw(Dice(seed)).recipe(base, 20)
     assert (recipe.method.full, recipe.method.budgets) == (("linear.*",), None)
-    assert space.usual(4_000)["method.name"] in space.methods
+    assert space.own()["method.name"] in space.methods
     fixed = load("fashion-mnist", ["method.dim=512", "method.name=static"])
     pinned = frozenset({"method.dim", "method.name"})
     whole = SearchSpace.within(fixed, pinned, 1_640_000, bytes_a_message=4_000).draw(Dice(seed)).recipe(fixed, 20)
     assert (whole.method.full, whole.method.budgets) == (IMAGES.method.full, IMAGES.method.budgets)
 
 
-def test_what_is_tried_first_is_the_recipe_at_the_largest_d_that_pays() -> None:
+def like(name: str, **changes: Any) -> Recipe:
+    return changed(load(name), {key.replace("__", "."): value for key, value in changes.items()})
+
+
+OWN = {
+    **{recipe.name: load(recipe.name) for recipe in shipped() if recipe.name != "movie-reviews-fedsgd"},
+    "burn-in": like("movie-reviews", method__burn_in=20, method__learned=8),
+    "rates that end on no third digit": like("movie-reviews", optimizer__learning_rate=0.00123456),
+    "feedback at eight bits": like("movie-reviews", codec__up="int8", codec__error_feedback=True),
+    "feedback in turn": like("movie-reviews-time-varying", codec__up="eden-1", codec__error_feedback=True),
+    "table": like("movie-reviews", method__scale="table", method__scale_table={"*norm*": 0.1}),
+    "weights": like("movie-reviews", method__scale="weights", method__scale_exponent=0.7),
+    "restarts": like("movie-reviews", optimizer__restarts="rounds", optimizer__cycle=25),
+    "restarts at changes": like(
+        "movie-reviews-time-varying", optimizer__restarts="change", optimizer__schedule="constant"
+    ),
+    "K": like("movie-reviews-k-subspace", method__subspaces=7),
+    "K in turn": like("movie-reviews", method__name="k-subspace-time-varying", method__rounds_per_epoch=9),
+    "codecs": like("movie-reviews", codec__up="qsgd-4", codec__down="bfloat16"),
+    "local": like("movie-reviews", local={"optimizer": "sgd", "learning_rate": 0.1, "control_variates": True}),
+    "secure": like("movie-reviews-static", secure={"max_weight": 90}, aggregation={"norm_bound": 1.0}),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_the_recipe_itself_is_drawn(name: str) -> None:
+    base = OWN[name]
+    space = SearchSpace.within(base, frozenset(), 22_000_000, bytes_a_message=10**6)
+    rounds = base.federation.rounds
+    told = space.own()
+    dice = Dice(0, told)
+    assert space.draw(Told(told)).recipe(base, rounds) == space.draw(dice).recipe(base, rounds) == base
+    for key, value in told.items():  # and by names and values that Optuna takes
+        if isinstance(choices := dice.names.get(key), tuple):
+            low_high = key.endswith("power of two") or key.endswith("rate")
+            assert choices[0] <= value <= choices[1] if low_high else value in choices
+
+
+@pytest.mark.parametrize("name", OWN)
+@settings(max_examples=25)
+@given(seed=st.integers(0, 2**32))
+def test_what_is_drawn_from_any_recipe_fits(name: str, seed: int) -> None:
+    base = OWN[name]
+    space = SearchSpace.within(base, frozenset(), 22_000_000, bytes_a_message=10**6)
+    space.draw(Dice(seed)).recipe(base, base.federation.rounds)
+
+
+@given(seed=st.integers(0, 2**32))
+def test_local_training_as_the_recipe_has_it_goes_with_everything_else(seed: int) -> None:
+    space = SearchSpace.within(IMAGES, frozenset(), 1_640_000, bytes_a_message=200_000)
+    recipe = space.draw(Dice(seed, {"local steps": AS_IS})).recipe(IMAGES, 20)
+    assert (recipe.local, recipe.federation.batch_size) == (IMAGES.local, IMAGES.federation.batch_size)
+
+
+def test_a_burn_in_that_the_user_set_is_no_other_methods() -> None:
+    base = load("movie-reviews", ["method.burn_in=20"])
+    assert SearchSpace.within(base, frozenset({"method.burn_in"}), 22_000_000, 10**6).methods == ("static",)
+
+
+def test_the_cheapest_takes_the_fewest_bits() -> None:
+    base = like("movie-reviews", codec__down="eden-1")
+    drawn = SearchSpace.within(base, frozenset(), 22_000_000, 10**6).draw(Cheapest()).recipe(base, 20)
+    assert (drawn.method.dim, drawn.codec.up, drawn.codec.down) == (64, "lloyd-1", "eden-1")
+
+
+def test_near_the_recipe_is_the_recipe_at_the_largest_d_that_pays() -> None:
     space = SearchSpace.within(BASE, frozenset(), D=22_000_000, bytes_a_message=80_000)
-    first = space.usual(bytes_a_message=4 * 1024 + 300)
-    recipe = space.draw(Dice(0, first)).recipe(BASE, 100)
-    assert (recipe.method.name, recipe.method.dim) == ("static", 1024)
-    assert recipe.optimizer.learning_rate == BASE.optimizer.learning_rate
-    assert recipe.optimizer.schedule == BASE.optimizer.schedule
-    assert recipe.local is None
+    near = space.own_at(bytes_a_message=8 * 1024 + 300)  # float32 both ways
+    recipe = space.draw(Dice(0, near)).recipe(BASE, BASE.federation.rounds)
+    assert recipe == changed(BASE, {"method.dim": 1024})
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
-from igc.errors import RunError, TrainingError
+from igc.errors import RecipeError, RunError, TrainingError
 from igc.experiments.compare.execute import OUTCOME, OutOfTimeError
 from igc.experiments.compare.one import Silent
 from igc.experiments.progress import RoundRecord
@@ -21,7 +22,9 @@ from igc.experiments.recipe import Recipe, load
 from igc.experiments.run import SUMMARY, Run
 from igc.experiments.tune import tuner as module
 from igc.experiments.tune.budget import Budget, Plan, Rehearsal
-from igc.experiments.tune.tuner import BEST, JSON, Terms, Tuner, read
+from igc.experiments.tune.draws import Told
+from igc.experiments.tune.space import Choice, changed
+from igc.experiments.tune.tuner import BEST, JSON, Terms, Tuner, read, trials_of
 from support.command import igc, start
 from support.in_this_process import InThisProcess
 from support.tiny import write_recipe
@@ -151,12 +154,11 @@ def test_time_that_is_up_is_gone_on_from_and_more_trials_are_added(tiny: Recipe,
     assert len(third.trained) == 1
 
 
-def test_trials_that_do_worse_are_stopped(tiny: Recipe, tmp_path: Path) -> None:
+def test_trials_that_do_worse_are_stopped(tmp_path: Path) -> None:
     """The first comes as far as its rates take it; one that is far behind after a ninth is stopped there."""
     study = optuna.create_study(
         direction="maximize", pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
     )
-    recipe = tiny.model_copy(update={"evaluation": tiny.evaluation.model_copy(update={"splits": ("validation",)})})
     for number, curve in enumerate(([0.5, 0.9, 0.9, 0.9], [0.1, 0.2, 0.95, 0.95], [0.6, 0.6, 0.6, 0.6])):
         trial = study.ask()
         folder = tmp_path / str(number)
@@ -175,7 +177,98 @@ def test_trials_that_do_worse_are_stopped(tiny: Recipe, tmp_path: Path) -> None:
         study.tell(trial, None if stopped else curve[-1], optuna.trial.TrialState.PRUNED if stopped else None)
         assert stopped == (number > 0)
         assert watch.ninths == [9, 2, 4][number]  # the third was best after one round, and not after two
-    assert recipe.method == tiny.method
+
+
+def test_the_recipe_itself_is_tried_first(tuned: Tuner, tiny: Recipe) -> None:
+    first = made(read(tuned.folder))[0]
+    recipe = load(tuned.folder / first["run"] / "recipe.toml")
+    rounds = {"federation": tiny.federation.model_copy(update={"rounds": first["rounds"]})}
+    own = {"evaluation": tiny.evaluation, "checkpoint": tiny.checkpoint}
+    assert recipe.model_copy(update=own) == tiny.model_copy(update=rounds)
+
+
+@pytest.mark.parametrize(("budget", "dims"), [(200_000, [256]), (70_000, [256, 128]), (40_000, [64])])
+def test_next_is_the_largest_d_whose_rounds_are_all_paid_for(
+    budget: int, dims: list[int], tiny: Recipe, tmp_path: Path
+) -> None:
+    base = changed(tiny, {"method.dim": 256})
+    tuner = Tuner(base, terms(1, budget=budget), tmp_path, Watched(), quiet)
+    found = [tuner._space.draw(Told(told)).recipe(base, 12) for told in tuner._first()]
+    assert found == [changed(base, {"method.dim": d}) for d in dims]
+
+
+def test_what_was_tried_is_not_tried_again(tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two combinations are left to choose among: there are two trials, however many were asked for."""
+    monkeypatch.setattr(module, "_IDLE_DRAWS", 8)
+    keys = ["method", "codec", "local", "optimizer.learning_rate", "optimizer.schedule", "optimizer.restarts"]
+    watched = Watched()
+    pinned = frozenset(keys)
+    tuner = Tuner(tiny, terms(6, budget=10**6, pinned=pinned), tmp_path, watched, quiet)
+    assert tuner.run()
+    content = read(tmp_path)
+    assert len(watched.trained) == len(made(content)) == len(trials_of(content)) == 2
+    assert {line["same_as"] for line in content["trials"] if line["status"] == "tried before"} <= {0, 1}
+    repeated = [line for line in content["trials"] if line["status"] == "tried before"]
+    assert repeated
+    assert all(line["run"] is None for line in repeated)
+    assert content["best"]["trial"] in (0, 1)
+
+
+def test_a_repeated_trial_has_its_twins_value_for_the_sampler() -> None:
+    study = optuna.create_study(direction="maximize")
+    first, second, third = (study.ask() for _ in range(3))
+    first.report(0.4, 3)
+    study.tell(first, 0.7)
+    module._repeat(study, second, study.trials[0])
+    module._repeat(study, third, optuna.trial.create_trial(state=TrialState.RUNNING))
+    assert (study.trials[1].value, study.trials[1].intermediate_values) == (0.7, {3: 0.4})
+    assert study.trials[2].state == TrialState.FAIL
+
+
+def test_recipes_with_faults_are_not_called_too_short(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(self: Choice, *arguments: Any) -> Recipe:
+        raise RecipeError("tuning: 2 faults:\n  first\n  second")
+
+    monkeypatch.setattr(Choice, "recipe", faulty)
+    monkeypatch.setattr(module, "_IDLE_DRAWS", 3)
+    tuner = Tuner(tiny, terms(1), tmp_path, Watched(), quiet)
+    message = "^3 of 3 draws in a row make no recipe, the last because of tuning: 2 faults: first second; change that"
+    with pytest.raises(RunError, match=message):
+        tuner.run()
+
+
+def test_a_burn_in_that_rounds_do_not_last_is_a_fault_of_that_draw(tiny: Recipe, tmp_path: Path) -> None:
+    """Of a draw, not of the tuning: others last longer."""
+    base = changed(tiny, {"method.burn_in": 8, "method.learned": 2})
+    tuner = Tuner(base, terms(3, budget=18_000), tmp_path, Watched(), quiet)
+    assert tuner.run()
+    lines = read(tmp_path)["trials"]
+    assert len(made(read(tmp_path))) == 3
+    assert all("leave none" in line["about"] for line in lines if line["status"] == "makes no recipe")
+
+
+def test_the_split_that_is_reported_chooses_nothing(tiny: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="split 'test' would choose among trials and be reported, too: name another"):
+        Tuner(tiny, terms(1, validation="test"), tmp_path, Watched(), quiet)
+
+
+def test_the_command_refuses_to_choose_on_what_it_reports(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = write_recipe(tmp_path / "tiny", evaluation={"splits": ["validation"]})
+    outcome = igc(["tune", str(recipe), "--bytes", "30000", "--out", str(tmp_path / "out")], capsys, monkeypatch)
+    assert (outcome.code, "split 'validation' would choose" in outcome.err) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tuning_in_another_search_space_is_refused(
+    tuned: Tuner, tiny: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "VERSION", 3)
+    with pytest.raises(RunError, match=r"holds a tuning with search_space_version = 2, not 3; choose another folder"):
+        Tuner(tiny, terms(4), tuned.folder, Watched(), quiet).run()
 
 
 def test_another_tuning_is_refused(tuned: Tuner, tiny: Recipe) -> None:

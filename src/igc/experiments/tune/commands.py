@@ -32,7 +32,7 @@ def tune(
     trials: Annotated[int, typer.Option(min=1, help="Combinations to try, in all.")] = 24,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of a run at most; the recipe's.")] = None,
     validation: Annotated[
-        str | None, typer.Option(help="The split that chooses; the recipe's second, or 'validation'.")
+        str | None, typer.Option(help="The split that chooses; the recipe's second, or 'validation'; never its first.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write; runs/tune-RECIPE by default.")] = None,
     max_hours: Annotated[float | None, typer.Option(min=0, help="Stop then; the same command goes on.")] = None,
@@ -50,7 +50,7 @@ def tune(
     from igc.experiments.compare.table import AtWork
     from igc.experiments.recipe import load, parse_override
     from igc.experiments.tune.budget import Budget
-    from igc.experiments.tune.tuner import BEST, JSON, Terms, Tuner, read
+    from igc.experiments.tune.tuner import BEST, JSON, Terms, Tuner, read, trials_of
 
     console, errors = Console(), Console(stderr=True)
     base = load(recipe, settings or [])
@@ -78,6 +78,9 @@ def tune(
         console.print(_verdict(content, base.evaluation.splits[0]), style="bold", highlight=False, soft_wrap=True)
         console.print(f"written  {folder / BEST}  {folder / JSON}", markup=False, highlight=False, soft_wrap=True)
         console.print(f"next: igc train {quote(str(folder / BEST))}", markup=False, highlight=False, soft_wrap=True)
+    made = len(trials_of(content))
+    if done and made < trials:
+        errors.print(f"{made} of {trials} trials: no others were found that differ", style="yellow")
     if not done:
         errors.print("not done, time is up; the same command goes on", style="yellow")
 

@@ -18,6 +18,7 @@ import hashlib
 import json
 import math
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -39,7 +40,8 @@ from igc.experiments.metrics import METRICS
 from igc.experiments.recipe import Recipe, load
 from igc.experiments.run import LOCK, RECIPE, Run
 from igc.experiments.tune.budget import Budget, Rehearsal
-from igc.experiments.tune.space import METHODS, Cheapest, Choice, SearchSpace
+from igc.experiments.tune.draws import Cheapest, Told
+from igc.experiments.tune.space import METHODS, TUNABLE, VERSION, Choice, SearchSpace
 from igc.projection.philox import child_seed
 
 JSON: Final = "tune.json"
@@ -50,7 +52,10 @@ THIRD: Final = 3
 LEAST_ROUNDS: Final = 5
 _RANDOM_TRIALS: Final = 8  # before the estimator has anything to go by
 _TOO_SHORT: Final = f"pays for fewer than {LEAST_ROUNDS} rounds"
-_IDLE_DRAWS: Final = 100  # so many in a row that pay for too few rounds: the budget is too small
+_FAULTY: Final = "makes no recipe"
+_AGAIN: Final = "tried before"
+_CUT_SHORT: Final = "cut short"
+_IDLE_DRAWS: Final = 100  # so many in a row that are no trials: there is nothing to try, or nothing else
 
 Say = Callable[[str, str, int, int], None]
 
@@ -81,6 +86,7 @@ class Terms:
             "most_rounds": self.most_rounds,
             "validation": self.validation,
             "pinned": sorted(self.pinned),
+            "search_space_version": VERSION,
         }
 
 
@@ -155,7 +161,9 @@ class Tuner:
                 self._write(study)
 
     def _next(self, study: optuna.Study) -> Trial | None:
-        """The next trial that the budget pays for; None: there are enough."""
+        """The next trial that is new and that the budget pays for; None: there are enough, or nothing else to try."""
+        idle: Counter[str] = Counter()
+        fault = ""
         for _ in range(_IDLE_DRAWS):
             trials = study.get_trials(deepcopy=False)
             if sum(_counts(trial) for trial in trials) >= self.terms.trials:
@@ -164,44 +172,91 @@ class Tuner:
             seed = child_seed(self.base.seed, len(trials)) % 2**32
             study.sampler = optuna.samplers.TPESampler(n_startup_trials=_RANDOM_TRIALS, seed=seed)
             trial = study.ask()
-            choice = self._space.draw(trial)
-            if self._plan(trial, choice):
+            status = self._plan(trial, self._space.draw(trial))
+            if status is not None:
+                trial.set_user_attr("status", status)
+                study.tell(trial, state=TrialState.PRUNED)
+                fault = trial.user_attrs.get("fault", fault)
+            elif (twin := _twin(trial, trials)) is not None:
+                _repeat(study, trial, twin)
+                status = _AGAIN
+            else:
                 return trial
-            trial.set_user_attr("status", _TOO_SHORT)
-            study.tell(trial, state=TrialState.PRUNED)
-        raise RunError(
-            f"{self.terms.budget.bytes:,} bytes {_TOO_SHORT} in {_IDLE_DRAWS} draws in a row; raise --bytes, or set a"
-            " smaller method.dim or fewer clients a round with --set"
-        )
+            idle[status] += 1
+        if idle[_AGAIN]:
+            self._write(study)
+            return None
+        why, of = [], f"of {_IDLE_DRAWS} draws in a row"
+        if short := idle[_TOO_SHORT]:
+            why.append(
+                f"{self.terms.budget.bytes:,} bytes {_TOO_SHORT} in {short} {of}; raise --bytes, or set a smaller"
+                " method.dim or fewer clients a round with --set"
+            )
+        if faulty := idle[_FAULTY]:
+            reason = " ".join(fault.split())
+            why.append(
+                f"{faulty} {of} make no recipe, the last because of {reason}; change that in the recipe or by --set"
+            )
+        raise RunError("; ".join(why))
 
     def _check_that_it_pays(self) -> None:
-        recipe = self._space.draw(Cheapest()).recipe(self.base, self.terms.most_rounds)
-        plan = self._rehearsal.plan(recipe, self.terms.budget, LEAST_ROUNDS)
-        if plan.rounds < min(LEAST_ROUNDS, self.terms.most_rounds):
+        """Refuse a budget that pays for nothing; faults of recipes are told where they are drawn."""
+        terms = self.terms
+        drawn = (self._space.draw(draws) for draws in (Told(self._space.own()), Cheapest()))
+        try:
+            own, cheapest = (choice.recipe(self.base, terms.most_rounds) for choice in drawn)
+            paid = max(self._rehearsal.plan(recipe, terms.budget, self._least).rounds for recipe in (own, cheapest))
+        except IgcError:
+            return
+        if paid < self._least:
             raise RunError(
-                f"{self.terms.budget.bytes:,} bytes {_TOO_SHORT} of {describe(recipe)}, the cheapest; raise --bytes, or set"
+                f"{terms.budget.bytes:,} bytes {_TOO_SHORT} of {describe(cheapest)}, the cheapest; raise --bytes, or set"
                 " fewer federation.clients_per_round"
             )
 
-    def _plan(self, trial: Trial, choice: Choice) -> bool:
-        """Set the trial's recipe, if the budget pays for enough rounds."""
-        terms = self.terms
-        rounds, plan = terms.most_rounds, None
+    @property
+    def _least(self) -> int:
+        return min(LEAST_ROUNDS, self.terms.most_rounds)
+
+    def _first(self) -> list[dict[str, Any]]:
+        """What is tried first: the recipe, and, where its rounds are not all paid for, the largest d of which they are."""
+        space, terms = self._space, self.terms
+        own, smaller = space.own(), space.own_at(self._bytes_a_message(self._clients, terms.most_rounds))
+        choice = space.draw(Told(own))
+        try:
+            recipe = choice.recipe(self.base, terms.most_rounds)
+            rounds = self._rehearsal.plan(recipe, terms.budget, terms.most_rounds).rounds
+        except IgcError:
+            rounds = 0
+        if rounds < self._least:
+            return [smaller]
+        return [own] if rounds == terms.most_rounds or space.draw(Told(smaller)) == choice else [own, smaller]
+
+    def _plan(self, trial: Trial, choice: Choice) -> str | None:
+        """Set the trial's recipe; or say why it has none."""
+        try:
+            found = self._recipe(choice)
+        except IgcError as error:
+            trial.set_user_attr("fault", str(error))
+            return _FAULTY
+        if found is None:
+            return _TOO_SHORT
+        recipe, planned = found
+        trial.set_user_attr("recipe", recipe.to_dict())
+        trial.set_user_attr("planned", planned)
+        return None
+
+    def _recipe(self, choice: Choice) -> tuple[Recipe, int] | None:
+        """A recipe of as many rounds as the budget pays for, and its bytes; None where those are too few."""
+        rounds, planned = self.terms.most_rounds, 0
         for _ in range(2):  # subspaces in turn share out the rounds; the first guess of those may be too many
-            try:
-                recipe = choice.recipe(self.base, rounds)
-                plan = self._rehearsal.plan(recipe, terms.budget, rounds)
-            except IgcError as error:
-                trial.set_user_attr("fault", str(error))
-                return False
-            if plan.rounds < min(LEAST_ROUNDS, terms.most_rounds):
-                return False
-            rounds = plan.rounds
+            plan = self._rehearsal.plan(choice.recipe(self.base, rounds), self.terms.budget, rounds)
+            if plan.rounds < self._least:
+                return None
+            rounds, planned = plan
             if choice.changes is None:
                 break
-        trial.set_user_attr("recipe", choice.recipe(self.base, rounds, self._watching(rounds)).to_dict())
-        trial.set_user_attr("planned", plan.bytes if plan else None)
-        return True
+        return choice.recipe(self.base, rounds, self._watching(rounds)), planned
 
     def _watching(self, rounds: int) -> dict[str, Any]:
         every = math.ceil(rounds / NINTHS)
@@ -303,7 +358,8 @@ class Tuner:
             )
             self._hold_to_its_terms(study)
             if not study.get_trials(deepcopy=False):
-                study.enqueue_trial(self._space.usual(self._bytes_a_message(self._clients, self.terms.most_rounds)))
+                for parameters in self._first():
+                    study.enqueue_trial(parameters)
             for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 study.enqueue_trial(trial.params)
                 study.tell(trial.number, state=TrialState.FAIL)
@@ -375,7 +431,8 @@ def read(folder: Path) -> dict[str, Any]:
 def describe(recipe: Recipe) -> str:
     """A recipe's tuned settings on a line."""
     m, o, c, local = recipe.method, recipe.optimizer, recipe.codec, recipe.local
-    parts = [m.name, f"d {m.dim:,}"]
+    grouped = m.full or m.full_below or m.budgets
+    parts = [m.name, f"d {m.dim:,}{' and groups of tensors' if grouped else ''}"]
     if m.name.startswith("k-subspace"):
         parts.append(f"K {m.subspaces}")
     if m.name.endswith("time-varying"):
@@ -385,8 +442,12 @@ def describe(recipe: Recipe) -> str:
     parts.append(f"{c.up}{' with error feedback' if c.error_feedback else ''} up, {c.down} down")
     if local is not None:
         batch = recipe.federation.batch_size
-        steps = local.epochs * (1 if local.batch_size is None or batch is None else math.ceil(batch / local.batch_size))
-        parts.append(f"{steps} local steps at rate {local.learning_rate:g}")
+        if batch is None and local.batch_size is not None:
+            passes = f"{local.epochs} local passes in batches of {local.batch_size}"
+        else:
+            steps = 1 if local.batch_size is None or batch is None else math.ceil(batch / local.batch_size)
+            passes = f"{local.epochs * steps} local steps"
+        parts.append(f"{passes} by {local.optimizer} at rate {local.learning_rate:g}")
     restarts = " restarting" if o.restarts != "never" else ""
     return ", ".join([*parts, f"{o.schedule}{restarts} rate {o.learning_rate:g}"])
 
@@ -395,14 +456,38 @@ def _counts(trial: FrozenTrial) -> bool:
     """Whether a trial is one of those that were asked for: made or being made."""
     if trial.state == TrialState.RUNNING:
         return True
-    return trial.state.is_finished() and trial.user_attrs.get("status", _TOO_SHORT) != _TOO_SHORT
+    return trial.state.is_finished() and _made(trial.user_attrs.get("status", _CUT_SHORT))
+
+
+def _made(status: str) -> bool:
+    return status not in (_TOO_SHORT, _FAULTY, _AGAIN, _CUT_SHORT)
+
+
+def _twin(trial: Trial, others: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """An earlier trial of the very same recipe."""
+    recipe = trial.user_attrs["recipe"]
+    made = (other for other in others if other.number != trial.number and _counts(other))
+    return next((other for other in made if other.user_attrs.get("recipe") == recipe), None)
+
+
+def _repeat(study: optuna.Study, trial: Trial, twin: FrozenTrial) -> None:
+    """Give a trial what its twin found, for the sampler to know, and not for the pruner: it is no trial of its own."""
+    trial.set_user_attr("status", _AGAIN)
+    trial.set_user_attr("same_as", twin.number)
+    if twin.state == TrialState.RUNNING:
+        study.tell(trial, state=TrialState.FAIL)
+        return
+    for ninths, value in twin.intermediate_values.items():
+        trial.report(value, ninths)
+    study.tell(trial, twin.value if twin.state == TrialState.COMPLETE else None, twin.state)
 
 
 def _line(trial: FrozenTrial) -> dict[str, Any]:
     recipe = trial.user_attrs.get("recipe")
     return {
         "trial": trial.number,
-        "status": trial.user_attrs.get("status", "cut short"),
+        "status": trial.user_attrs.get("status", _CUT_SHORT),
+        "same_as": trial.user_attrs.get("same_as"),
         "metric": trial.value if trial.state == TrialState.COMPLETE else None,
         "reached": trial.intermediate_values.get(max(trial.intermediate_values, default=0)),
         "ninths": max(trial.intermediate_values, default=0),
@@ -426,7 +511,12 @@ def _with_split(base: Recipe, split: str) -> Recipe:
 
 def _check(base: Recipe, terms: Terms) -> None:
     name = base.method.name
-    if "method.name" in terms.pinned and name not in (*METHODS, "k-subspace-time-varying"):
+    if terms.validation == base.evaluation.splits[0]:
+        raise RunError(
+            f"split '{terms.validation}' would choose among trials and be reported, too: name another with --validation, or"
+            " let evaluation.splits of the recipe begin with another"
+        )
+    if "method.name" in terms.pinned and name not in TUNABLE:
         raise RunError(f"method.name = '{name}': tuning is of subspaces; pin one of {', '.join(METHODS)}, or none")
     if base.privacy is not None:
         raise RunError("privacy: every trial would spend some, which no account counts; tune without, on other data")
@@ -447,7 +537,7 @@ def _open(folder: Path, base: Recipe) -> None:
 def trials_of(content: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """The lines of trials that were made, the best first, then those that came furthest."""
     sign = -1 if content.get("higher_is_better", True) else 1
-    made = [line for line in content["trials"] if line["status"] not in (_TOO_SHORT, "cut short")]
+    made = [line for line in content["trials"] if _made(line["status"])]
 
     def rank(line: Mapping[str, Any]) -> tuple[bool, int, float]:
         reached = line["metric"] if line["metric"] is not None else line["reached"]
