@@ -32,7 +32,9 @@ def dimension(
     seeds: Annotated[int, typer.Option(min=1, help="Runs at each d.")] = 1,
     tune: Annotated[bool, typer.Option(help="Choose each learning rate on a validation split.")] = True,
     trials: Annotated[int, typer.Option(min=2, help="Learning rates tried at each d.")] = 3,
-    validation: Annotated[str | None, typer.Option(help="The split that chooses a rate.")] = None,
+    validation: Annotated[
+        str | None, typer.Option(help="The split that chooses a rate, not the recipe's first.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write; runs/dimension-RECIPE by default.")] = None,
     max_hours: Annotated[float | None, typer.Option(min=0, help="Stop then; the same command goes on.")] = None,
 ) -> None:
