@@ -6,6 +6,7 @@ import errno
 import json
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,23 @@ def test_every_compressed_method_exports_to_the_same_metric(
     # The experiment's own base model: layers as in training, so that the bits are the same on every processor.
     model = load_adapter(experiment.model, folder / "export" / "adapter.safetensors")
     assert experiment.task.evaluate(model, experiment.evaluation["test"]) == expected
+
+
+def test_an_export_of_nothing_is_refused(finished: Path, run_igc: Command) -> None:
+    fault(run_igc("export", finished, "--no-adapter", "--no-merged"), "nothing to write")
+
+
+def test_the_simulation_without_its_extra_leaves_no_folder(
+    recipe: Path, tmp_path: Path, run_igc: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    out = tmp_path / "run"
+    fault(run_igc("train", recipe, "--engine", "flower-sim", "--out", out), "flower-sim", "pip install")
+    assert not out.exists()
+
+
+def test_the_version(run_igc: Command) -> None:
+    assert run_igc("--version").out == f"igc {version('intrinsic-gradient-compression')}\n"
 
 
 def test_a_client_without_a_usable_example_is_named(recipe: Path, tmp_path: Path, run_igc: Command) -> None:

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from igc.deployment.commands import app as deploy
-from igc.deployment.commands import federation
+from igc.deployment.commands import federation, simulator
 from igc.errors import IgcError
 from igc.experiments.bench.commands import app as bench
 from igc.experiments.compare.commands import compare
@@ -41,6 +41,22 @@ app = typer.Typer(
 )
 
 DEFAULT_RECIPE = "movie-reviews"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"igc {version('intrinsic-gradient-compression')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _igc(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+) -> None:
+    pass
+
 
 RecipeArgument = Annotated[str, typer.Argument(help="A shipped recipe (see `igc recipes`) or a TOML file.")]
 RunArgument = Annotated[Path, typer.Argument(help="The folder of a run.")]
@@ -73,7 +89,7 @@ def train(
     engine: EngineOption = "here",
     tensorboard: TensorBoardOption = False,
 ) -> None:
-    """Train by a recipe; alone, movie reviews with the static method."""
+    """Train by a recipe; alone, `movie-reviews`: local steps in one subspace, one bit a number up."""
     from igc.experiments.recipe import load
     from igc.experiments.run import Run
 
@@ -81,17 +97,20 @@ def train(
     overrides = [*(settings or []), *(f"{key}={value}" for key, value in short.items() if value is not None)]
     chosen = load(recipe, overrides)
     watch = _observer(tensorboard=tensorboard)
+    if engine == "flower-sim":
+        simulator()  # what is missing comes out before a folder is made
     _train(Run.create(chosen, out or _free_folder(Path(recipe).stem)), engine, watch)
 
 
 @app.command()
 def resume(run: RunArgument, engine: EngineOption = "here", tensorboard: TensorBoardOption = False) -> None:
     """Go on with a run that was stopped, from its newest checkpoint."""
-    from igc.experiments.run import SUMMARY, Run
+    from igc.experiments.run import RECIPE, SUMMARY, Run
 
     opened = Run.open(run)
     if (run / SUMMARY).exists() and opened.summary["rounds"] >= opened.recipe.federation.rounds:
-        _out().print(f"{run} is finished; nothing to resume.", markup=False, highlight=False)
+        more = f"for more rounds, raise federation.rounds in {run / RECIPE}, then resume"
+        _out().print(f"{run} is finished; nothing to resume ({more}).", markup=False, highlight=False, soft_wrap=True)
         _print_summary(opened.summary, run)
         return
     _train(opened, engine, _observer(tensorboard=tensorboard))
@@ -130,11 +149,13 @@ def export(
     merged: Annotated[bool, typer.Option(help="Write the merged model in Hugging Face format.")] = True,
 ) -> None:
     """Write the trained model: as an adapter of a few kilobytes, and merged."""
-    from igc.errors import AdapterError
+    from igc.errors import AdapterError, RunError
     from igc.experiments.export import export_adapter, export_merged
     from igc.experiments.format import format_bytes
     from igc.experiments.run import Run
 
+    if not (adapter or merged):
+        raise RunError("nothing to write: with --no-adapter and --no-merged, both; leave one of them out")
     experiment = Run.open(run).restore(_warn)
     folder = out or run / "export"
     if adapter:
@@ -181,11 +202,11 @@ def doctor() -> None:
     from igc.experiments.doctor import examine
 
     table = Table(box=None, show_header=False, pad_edge=False)
+    marks = {True: Text("ok", style="green"), False: Text("!!", style="bold red"), None: Text("--", style="dim")}
     well = True
     for finding in examine():
-        well = well and finding.well
-        mark = Text("ok", style="green") if finding.well else Text("!!", style="bold red")
-        table.add_row(mark, finding.what, Text(finding.found, overflow="fold"))
+        well = well and finding.well is not False
+        table.add_row(marks[finding.well], finding.what, Text(finding.found, overflow="fold"))
     _out().print(table)
     if not well:
         raise typer.Exit(1)
@@ -223,12 +244,7 @@ def _observer(*, tensorboard: bool) -> Observer:
 
 def _train(run: Run, engine: str, watch: Observer) -> None:
     try:
-        if engine == "flower-sim":
-            from igc.deployment.commands import simulate
-
-            summary = simulate(run, watch)
-        else:
-            summary = run.train(watch)
+        summary = simulator()(run, watch) if engine == "flower-sim" else run.train(watch)
     except KeyboardInterrupt:
         _warn(f"interrupted; go on with: igc resume {quote(str(run.folder))}")
         raise SystemExit(130) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import time
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from rich.live import Live
 from igc.errors import RunError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from igc.experiments.progress import Observer
     from igc.experiments.run import Run
 
@@ -87,18 +90,16 @@ def status(
             live.update(show(read_status(run), datetime.now(UTC)))
 
 
-def simulate(run: Run, observer: Observer) -> dict[str, Any]:
-    """Train in Flower's simulation, if it is installed; see `igc.deployment.flower.simulation.simulate`.
+def simulator() -> Callable[[Run, Observer], dict[str, Any]]:
+    """`igc.deployment.flower.simulation.simulate`, which trains in Flower's simulation, if that is installed.
 
     Raises:
         RunError: Flower or Ray is not installed.
     """
-    try:
-        from igc.deployment.flower import simulation
-    except ModuleNotFoundError as error:
-        if error.name not in ("flwr", "ray"):
-            raise
-        raise RunError(
-            f"--engine flower-sim needs {error.name}: pip install 'intrinsic-gradient-compression[flower-sim]'"
-        ) from None
-    return simulation.simulate(run, observer)
+    for module in ("flwr", "ray"):
+        if importlib.util.find_spec(module) is None:
+            remedy = "pip install 'intrinsic-gradient-compression[flower-sim]'"
+            raise RunError(f"--engine flower-sim needs {module}: {remedy}")
+    from igc.deployment.flower import simulation
+
+    return simulation.simulate

@@ -31,10 +31,13 @@ _EXTRAS = {
 
 
 class Finding(NamedTuple):
-    """One line of the report: what was looked at, whether it is well, what was found."""
+    """One line of the report: what was looked at, whether it is well, what was found.
+
+    Where it is an option that is not there, ``well`` is None.
+    """
 
     what: str
-    well: bool
+    well: bool | None
     found: str
 
 
@@ -67,7 +70,7 @@ def _packages() -> Iterator[Finding]:
     for module, (distribution, extra, use) in _EXTRAS.items():
         if importlib.util.find_spec(module) is None:
             remedy = f"pip install 'intrinsic-gradient-compression[{extra}]'"
-            yield Finding(module, True, f"not installed; needed only for {use}: {remedy}")
+            yield Finding(module, None, f"not installed; needed only for {use}: {remedy}")
         else:
             yield Finding(module, True, version(distribution))
 

@@ -22,6 +22,11 @@ def format_bytes(count: float) -> str:
     return f"{scaled:,.0f} {_UNITS[-1]}"
 
 
+def rounds_each(count: int) -> str:
+    """``"30 rounds each"``, ``"1 round each"``: what each entrant of a comparison has."""
+    return f"{count:,} {'round' if count == 1 else 'rounds'} each"
+
+
 def format_factor(factor: float) -> str:
     """``"1,386x"``, ``"12.4x"``, ``"0.998x"``: how many times; two digits at least, no more than needed."""
     if not math.isfinite(factor):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -110,7 +111,9 @@ def test_a_budget_of_bytes_is_spent_and_not_passed(budget: int, tiny: Recipe, tm
     for line in lines:
         if line["rounds"] == 0:
             assert line["metric"] is None
-            assert line["status"] == "not one round fits the budget"
+            cost = re.fullmatch(r"not one round fits the budget: it costs ([\d.]+) kB", line["status"])
+            assert cost is not None
+            assert 1000 * float(cost[1]) > budget
             continue
         (folder,) = (tmp_path / r for r in line["runs"])
         assert line["bytes_up"] + line["bytes_down"] <= budget
@@ -119,6 +122,14 @@ def test_a_budget_of_bytes_is_spent_and_not_passed(budget: int, tiny: Recipe, tm
         assert line["rounds"] == cap or per_round + last["bytes_up"] + last["bytes_down"] > 0.85 * budget
     rounds = {line["method"]: line["rounds"] for line in lines}
     assert rounds["fedsgd"] <= rounds["time-varying"] <= rounds["static"]
+
+
+def test_a_folder_of_a_run_is_refused(tiny: Recipe, tmp_path: Path) -> None:
+    Run.create(tiny, tmp_path / "run").train(Silent())
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RunError, match="holds a run"):
+        run(tiny, ["static"], terms(), tmp_path / "run", InThisProcess())
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_two_calls_in_one_folder_keep_each_others_lines(tiny: Recipe, tmp_path: Path) -> None:
@@ -323,6 +334,8 @@ def test_the_command_prints_the_table(
     assert "McMahan" in listed.out
     refused = igc(["compare", str(recipe), "--methods", "sttic"], capsys, monkeypatch)
     assert (refused.code, "did you mean 'static'?" in refused.err) == (2, True)
+    nobody = igc(["compare", str(recipe), "--methods", ""], capsys, monkeypatch)
+    assert (nobody.code, "--methods list" in nobody.err) == (2, True)
 
 
 def test_of_all_methods_those_that_do_not_fit_are_left_out_and_settings_are_for_all(

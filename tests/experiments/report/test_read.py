@@ -11,14 +11,17 @@ from statistics import fmean, stdev
 
 import pytest
 
+from igc.errors import RunError
 from igc.experiments import metrics
 from igc.experiments.compare.campaign import COMPLETE, Terms
 from igc.experiments.compare.comparison import JSON, compare
 from igc.experiments.compare.entrants import entrants
 from igc.experiments.compare.one import Silent
+from igc.experiments.format import format_bytes
 from igc.experiments.recipe import load
+from igc.experiments.report.look import styles
 from igc.experiments.report.page import write
-from igc.experiments.report.plots import course, frontier
+from igc.experiments.report.plots import FILE, course, frontier, pareto
 from igc.experiments.report.read import Group, read
 from igc.experiments.report.words import headline
 from igc.experiments.run import Run
@@ -71,10 +74,42 @@ def test_a_run_under_way_gives_what_it_has(live: Path, tmp_path: Path) -> None:
     assert not entry.done
     evaluated = [record for record in metrics.read(live / "metrics.jsonl") if "metric" in record]
     assert [point.metric for point in course(entry)] == [record["metric"] for record in evaluated]
+    # Evaluated after round 2: its bytes are told, not those of round 3.
+    (after,) = (record for record in evaluated if record["round"] == 2)
     assert headline(group).startswith("static so far: accuracy")
+    assert headline(group).endswith(f"after 2 of 4 rounds, for {format_bytes(after['total_up'] + after['total_down'])}")
     out = tmp_path / "report.html"
     write([group], out)
     assert "in progress: round 3 of 4" in out.read_text()
+
+
+def test_a_finished_run_whose_log_is_torn_is_refused(runs: list[Path], tmp_path: Path) -> None:
+    folder = tmp_path / "torn"
+    shutil.copytree(runs[0], folder)
+    log = folder / "metrics.jsonl"
+    log.write_text(log.read_text()[:-40])
+    with pytest.raises(RunError, match=r"metrics\.jsonl ends after round 3, though the run is finished, with 4"):
+        read([folder])
+
+
+def test_runs_of_other_lengths_are_told_apart_by_their_rounds(recipe: Path, tmp_path: Path) -> None:
+    warm = ["optimizer.warmup_rounds=4"]
+    for rounds in (4, 3):
+        settings = [f"federation.rounds={rounds}", f"optimizer.warmup_rounds={rounds}"] if rounds < 4 else warm
+        Run.create(load(recipe, settings), tmp_path / str(rounds)).train(Silent())
+    (group,) = read([tmp_path / "4", tmp_path / "3"])
+    assert {entry.name for entry in group.entries} == {"static, rounds=4", "static, rounds=3"}
+
+
+def test_a_legend_of_long_names_stays_within_the_picture(runs: list[Path]) -> None:
+    (group,) = read(runs)
+    named = [replace(entry, name=f"{entry.name}, {'a setting and its value ' * 9}") for entry in group.entries]
+    figure = pareto(Group("Tiny", tuple(named)), styles(named), "pareto").draw(FILE)
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
 
 
 def test_a_run_that_has_only_begun_gives_a_page(recipe: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import threading
@@ -19,7 +18,6 @@ from igc.deployment.events import EventLog, this_process
 from igc.deployment.flower.client_app import client_app
 from igc.deployment.flower.server_app import told, train
 from igc.deployment.flower.settings import RunSettings
-from igc.errors import RunError
 from igc.experiments.progress import Observer
 from igc.experiments.run import Run
 
@@ -36,8 +34,6 @@ def simulate(run: Run, observer: Observer) -> dict[str, Any]:
     Raises:
         IgcError: a subclass says what went wrong; the newest checkpoint is whole.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise RunError("--engine flower-sim needs ray: pip install 'intrinsic-gradient-compression[flower-sim]'")
     outcome: dict[str, Any] = {}
     failure: list[BaseException] = []
     stop = threading.Event()

@@ -15,6 +15,7 @@ from igc.experiments.compare.entrant import Entrant
 from igc.experiments.compare.execute import Executor
 from igc.experiments.compare.folders import RUNS, folder_of
 from igc.experiments.compare.search import best_rung, next_rung, rung
+from igc.experiments.format import format_bytes
 from igc.experiments.metrics import METRICS
 from igc.experiments.recipe import Recipe
 
@@ -76,6 +77,7 @@ class Campaign:
     runs: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
     rounds: int = 0
     rate: float = math.nan
+    cost: int = 0  # of one round, where the budget pays for none
 
     def run(self) -> dict[str, Any]:
         """Do all of it.
@@ -89,7 +91,7 @@ class Campaign:
         """
         self.rounds = self._rounds()
         if self.rounds == 0:
-            return self._line(_NOTHING_FITS)
+            return self._line(f"{_NOTHING_FITS}: it costs {format_bytes(self.cost)}" if self.cost else _NOTHING_FITS)
         self.rate = self._tuned()
         return self._line(self._reported())
 
@@ -119,6 +121,7 @@ class Campaign:
             elif done == 0:
                 return guess  # it never said what a round costs, and will not
             if within < least:
+                self.cost = spent[1]
                 return 0
             if within in tried:
                 return within

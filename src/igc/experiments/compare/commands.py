@@ -50,6 +50,7 @@ def compare(
             console.print(f"{entrant.name:16} {entrant.about}", markup=False, highlight=False, soft_wrap=True)
         return
 
+    from igc.errors import RecipeError
     from igc.experiments.compare.campaign import Terms
     from igc.experiments.compare.comparison import CSV, JSON
     from igc.experiments.compare.comparison import compare as run
@@ -58,6 +59,8 @@ def compare(
     from igc.experiments.compare.table import AtWork, table
     from igc.experiments.recipe import load, parse_override
 
+    if not names(methods):
+        raise RecipeError("--methods: names nobody; give one method or more by commas, `--methods list` lists them")
     base = load(recipe, settings or [])
     given = frozenset(".".join(parse_override(text)[0]) for text in settings or [])
     if methods == "all":

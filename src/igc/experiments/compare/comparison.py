@@ -24,8 +24,9 @@ from igc.experiments.atomic import write_atomically
 from igc.experiments.compare.campaign import Campaign, Terms
 from igc.experiments.compare.entrant import Entrant
 from igc.experiments.compare.execute import Executor, OutOfTimeError
+from igc.experiments.metrics import METRICS
 from igc.experiments.recipe import Recipe, load
-from igc.experiments.run import LOCK, RECIPE
+from igc.experiments.run import CHECKPOINTS, LOCK, RECIPE
 
 JSON: Final = "comparison.json"
 CSV: Final = "comparison.csv"
@@ -126,6 +127,8 @@ def _key(line: Line) -> tuple[Any, ...]:
 
 def _open(folder: Path, base: Recipe) -> None:
     path = folder / RECIPE
+    if (folder / METRICS).exists() or (folder / CHECKPOINTS).exists():
+        raise RunError(f"{folder} holds a run, and a comparison has a folder of its own; choose another with --out")
     text = base.anchored().to_toml()
     if not path.exists():
         write_atomically(path, text)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from igc.experiments.compare.entrant import LOCAL_RATE, RATE
 from igc.experiments.compare.names import parts
-from igc.experiments.format import format_bytes, format_duration, format_factor, format_metric
+from igc.experiments.format import format_bytes, format_duration, format_factor, format_metric, rounds_each
 
 _RATES = (f"{RATE}=", f"{LOCAL_RATE}=")
 
@@ -30,7 +30,7 @@ def _budget(line: Mapping[str, Any]) -> tuple[str, int]:
 
 def _table(kind: str, size: int, lines: Sequence[Mapping[str, Any]]) -> Table:
     first = lines[0]
-    limit = f"{size:,} rounds each" if kind == "rounds" else f"at most {format_bytes(size)} each, all clients together"
+    limit = rounds_each(size) if kind == "rounds" else f"at most {format_bytes(size)} each, all clients together"
     found = Table(title=f"{first['title']}: {limit}", title_justify="left", box=None, pad_edge=False)
     name = next((line["metric_name"] for line in lines if line["metric_name"]), "metric")
     # On a narrow terminal it is the method that gives way, and figures stay whole.

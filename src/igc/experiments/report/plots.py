@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, stdev
+from textwrap import fill
 from typing import Any, Final, NamedTuple
 
 import matplotlib as mpl
@@ -46,6 +47,8 @@ _RC: Final[dict[Any, Any]] = {
 }
 _MANY: Final = 24  # points of a curve from which on none has a mark of its own
 _LOG_FROM: Final = 20
+_LABEL_WIDTH: Final = 36  # letters of a name beside its point
+_LEGEND_WIDTH: Final = 110  # letters that fit beside one another below a figure
 _SMOOTH: Final = 0.05  # of all rounds: how many a training loss is the mean of
 
 
@@ -296,6 +299,7 @@ def _finish(figure: Figure, form: Form, entries: Sequence[Entry], looks: dict[st
     if form.legend:
         names = list(dict.fromkeys(entry.name for entry in entries))
         open_ones = {entry.name for entry in entries if not entry.done}
+        notes = {e.name: "" if e.done else " (in progress)" if e.going else " (no result)" for e in entries}
         handles = [
             Line2D(
                 [],
@@ -304,11 +308,13 @@ def _finish(figure: Figure, form: Form, entries: Sequence[Entry], looks: dict[st
                 marker=looks[name].mark,
                 markerfacecolor=PAPER[1] if name in open_ones else looks[name].light,
                 linestyle=("--" if name in open_ones else "-") if line else "none",
-                label=f"{name} (in progress)" if name in open_ones else name,
+                label=fill(f"{name}{notes[name]}", _LEGEND_WIDTH),
             )
             for name in names
         ]
-        columns = 3 if max(map(len, names), default=0) > 18 else 4
+        # A column is as wide as its longest label, and a mark and a gap of nine letters or so.
+        widest = max((len(line) for handle in handles for line in str(handle.get_label()).splitlines()), default=0)
+        columns = min(max(_LEGEND_WIDTH // (widest + 9), 1), 4)
         figure.legend(handles=handles, loc="outside lower left", ncols=columns, frameon=False, fontsize=form.points - 1)
     return figure
 
@@ -398,8 +404,9 @@ def _labels(
             Bbox.from_extents(x1 - 1, min(y0, y1), x1 + 1, max(y0, y1)),
         ]
     for number, (entry, place) in enumerate(at.items()):
+        name = entry.name if _once(entry, list(at)) else f"{entry.name}, {entry.budget}"
         label = axes.annotate(
-            entry.name if _once(entry, list(at)) else f"{entry.name}, {entry.budget}",
+            name if len(name) <= _LABEL_WIDTH else f"{name[: _LABEL_WIDTH - 1]}…",  # the legend has all of it
             place,
             xytext=(0, 0),
             textcoords="offset points",

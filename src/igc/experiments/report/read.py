@@ -17,7 +17,7 @@ from igc.experiments.compare.campaign import COMPLETE
 from igc.experiments.compare.comparison import JSON
 from igc.experiments.compare.execute import OUTCOME
 from igc.experiments.compare.folders import RUNS, method_folders
-from igc.experiments.format import format_bytes
+from igc.experiments.format import format_bytes, rounds_each
 from igc.experiments.metrics import LEDGER, METRICS, Record
 from igc.experiments.run import RECIPE, SUMMARY
 
@@ -197,7 +197,11 @@ def read(folders: Sequence[Path]) -> list[Group]:
         elif (folder / RECIPE).is_file():
             loose.append(read_run(folder))
         else:
-            what = "does not exist" if not folder.exists() else f"holds no run and no comparison (no {RECIPE} in it)"
+            what = f"holds no run and no comparison (no {RECIPE} in it)"
+            if not folder.exists():
+                what = "does not exist"
+            elif not folder.is_dir():
+                what = "is a file"
             raise RunError(f"{folder} {what}; give the folder that `igc train` or `igc compare` wrote to")
     if not entries and not loose:
         raise RunError("nothing in these folders has begun to train yet; try again in a moment")
@@ -230,6 +234,12 @@ def read_run(folder: Path) -> RunLog:
                 raise RunError(f"{ledger}, round {line['round']}: no bytes up and down of client '{client}'") from error
     records = tuple(metrics.read(log)) if log.is_file() else ()
     _check(records, log)
+    done = records[-1]["round"] if records else 0
+    if summary is not None and done < summary.get("rounds", 0):  # more is well: it was given more rounds since
+        raise RunError(
+            f"{log} ends after round {done:,}, though the run is finished, with {summary['rounds']:,}; put the whole file"
+            " back or leave the run out"
+        )
     return RunLog(
         folder, recipe, records, uploads, downloads, up, down, summary, (folder / OUTCOME).exists(), _touched(folder)
     )
@@ -279,7 +289,7 @@ def _comparison(root: Path) -> list[Entry]:
 
 def _allowed(run: RunLog, entries: Sequence[Entry]) -> str:
     """The table that an entrant without a result is shown in: that of its rounds, or else the first."""
-    rounds = f"{run.rounds:,} rounds each"
+    rounds = rounds_each(run.rounds)
     budgets = [entry.budget for entry in entries]
     return rounds if rounds in budgets or not budgets else budgets[0]
 
@@ -289,7 +299,7 @@ def _of_line(root: Path, line: Mapping[str, Any]) -> Entry:
     try:
         runs = tuple(read_run(_run_folder(root / run, path)) for run in line["runs"])
         size = line["budget_bytes"]
-        budget = f"{line['rounds']:,} rounds each" if size is None else f"at most {format_bytes(size)} each"
+        budget = rounds_each(line["rounds"]) if size is None else f"at most {format_bytes(size)} each"
         sources = runs or (_base(root),)
         return Entry(
             name=str(line["method"]),
@@ -412,6 +422,8 @@ def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
         if len(alike) > 1:
             mine, others = _settings(entry.runs[0]), [_settings(other.runs[0]) for other in alike]
             differs = [key for key in mine if any(other.get(key) != mine[key] for other in others)]
+            if "federation.rounds" in differs and "optimizer.warmup_rounds" in differs:
+                differs.remove("optimizer.warmup_rounds")  # --rounds shortens it
             shown = [f"{key.rpartition('.')[2]}={mine[key]}" for key in differs if not key.startswith("evaluation.")]
             extra = ", ".join(shown[:_NAMES_MANY]) or entry.runs[0].folder.name
             named.append(replace(entry, name=f"{entry.name}, {extra}"))

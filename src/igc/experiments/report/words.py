@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 from igc.experiments.format import format_bytes, format_metric
 from igc.experiments.report.look import UNCOMPRESSED
@@ -22,8 +23,7 @@ def headline(group: Group) -> str:
         running = next((entry for entry in group.entries if entry.metric is not None), None)
         if running is None:
             return f"{group.entries[0].name}: {group.entries[0].status}"
-        was = f", from {format_metric(running.initial)}" if running.initial is not None else ""
-        return f"{running.name} so far: {name} {format_metric(running.metric)}{was}, for {format_bytes(running.total)}"
+        return _so_far(running, name)
     if len(done) == 1:
         return _alone(done[0], name)
     whole = _uncompressed(done)
@@ -37,6 +37,18 @@ def headline(group: Group) -> str:
     return (
         f"{cheapest.name} reaches {name} {format_metric(cheapest.metric)} with {format_bytes(cheapest.total)}; uncompressed"
         f" training reaches {format_metric(whole.metric)} with {_times(whole.total / cheapest.total)} as many bytes"
+    )
+
+
+def _so_far(entry: Entry, name: str) -> str:
+    """What an unfinished entry had reached when it was last evaluated, and for how many bytes by then."""
+    last = [run.evaluated[-1] for run in entry.runs if run.evaluated]
+    round, most = max(record["round"] for record in last), entry.runs[0].rounds
+    total = fmean(record["total_up"] + record["total_down"] for record in last)
+    was = f", from {format_metric(entry.initial)}" if entry.initial is not None and round else ""
+    return (
+        f"{entry.name} so far: {name} {format_metric(entry.metric)}{was}, after {round:,} of {most:,} rounds, for"
+        f" {format_bytes(total)}"
     )
 
 
@@ -74,7 +86,7 @@ def caveats(group: Group) -> list[str]:
             f"Accuracy on {examples:,} examples at most has a standard error of {100 * share:.1f} points or more:"
             " differences below two of these say little."
         )
-    running = sum(not entry.done for entry in group.entries)
+    running = sum(entry.going for entry in group.entries)
     if running:
         verb = "is" if running == 1 else "are"
         found.append(
