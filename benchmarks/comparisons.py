@@ -238,10 +238,12 @@ GRIDS = {
     ),
     "shakespeare-bytes": Grid(
         "shakespeare-static",
-        rounds=60,
+        rounds=30,
         trials=2,
         further=("--validation", "held-out-lines", "--budget", "10000000"),
-        methods=(f"{_ROLES},static+method.dim=16384+{_BETA}+{_RATE}=1e-3,uni-lora,{_PASSAGE},fedavg-lora,powersgd",),
+        methods=(
+            f"{_ROLES},static+method.dim=16384+{_BETA}+{_RATE}=1e-3,uni-lora,{_PASSAGE},fedavg-lora,powersgd,fedsgd",
+        ),
     ),
 }
 

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from igc.federation import Reply
 from igc.federation.engine import MISSED
+from igc.federation.worker import ClientWorker
 from igc.messages import Kind, Message, decode, encode
-from igc.methods import Turn
+from igc.methods import Sketch, Turn
+from igc.projection import Projection
 from igc.records import from_tree, to_tree
 from support.federation import LINEAR, METHODS, Federation
 
@@ -164,3 +166,22 @@ def test_missed_is_the_only_error_that_makes_the_server_forget() -> None:
     assert result.rejected == {client: MISSED}
     assert client in known
     assert client not in f.server.state.known
+
+
+@methods
+def test_a_client_whose_gradient_overflows_once_is_sound_again_later(name: str) -> None:
+    """Its loss is finite, so that the server alone sees it; what it remembers spoils no later upload."""
+    f = Federation(METHODS[name], per_round=7, non_finite="skip")
+    victim, sketch, turns = "c0", ClientWorker.sketch, iter([True])
+
+    def overflown(self: ClientWorker, projection: Projection) -> Sketch:
+        found = sketch(self, projection)
+        spoilt = self.client == victim and next(turns, False)
+        return found._replace(vector=found.vector * torch.inf) if spoilt else found
+
+    f.run(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClientWorker, "sketch", overflown)
+        f.run(1)
+    assert f.run(2)[-1].rejected == {}
+    assert bool(torch.isfinite(f.position()).all())

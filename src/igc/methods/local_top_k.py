@@ -117,8 +117,8 @@ class LocalTopK(SparseDownlink[State, Memory]):
             "weight": torch.tensor(sketch.weight),
             "loss": torch.tensor(sketch.loss),
         }
-        if not self.error_feedback:
-            return Memory(held), tensors
+        if not self.error_feedback or not bool(torch.isfinite(total).all()):
+            return Memory(held), tensors  # an error that is not finite would spoil all uploads to come
         return Memory(held, total.index_fill(0, indices, 0.0), Sent(indices, values)), tensors
 
     @override

@@ -178,7 +178,9 @@ class PowerSgd(Method[State, Memory]):
         if "rest" in tensors:
             torch.cat([total[begin:end] for begin, end in self._gaps()], out=tensors["rest"])
         if self.error_feedback:
-            memory = Memory(total - self._sum(tensors))
+            error = total - self._sum(tensors)
+            # One that is not finite would spoil all uploads to come.
+            memory = Memory(error if bool(torch.isfinite(error).all()) else None)
         tensors |= {"weight": torch.tensor(sketch.weight), "loss": torch.tensor(sketch.loss)}
         return memory, tensors
 

@@ -120,7 +120,10 @@ class Scaffold(Wrapped):
         training = Training(worker, self.local, everybodys - own)
         inner, tensors = self.inner.upload(memory.inner, download, training)
         mean_gradient = training.way / (training.steps * self.learning_rate)
-        return Memory(inner, epoch, own - everybodys + mean_gradient), {
+        control = own - everybodys + mean_gradient
+        if not bool(torch.isfinite(control).all()):  # the server refuses this upload; the next may be sound again
+            control = own
+        return Memory(inner, epoch, control), {
             **tensors,
             "steps": torch.tensor(training.steps),
         }
