@@ -97,6 +97,7 @@ _FEDADAM = (
 # The recipe `shakespeare`, and what uncompressed training is with the same local work.
 _FOUR_PASSAGES = "federation.batch_size=4+local.batch_size=1+local.optimizer=adam"
 _ROLES = f"{_ONE_BIT}+method.dim=131072+{_FOUR_PASSAGES}+local.learning_rate=5e-4+{_BETA}+{_RATE}=1e-3"
+_ROLES_SMALL = _ROLES.replace("131072", "8192")
 _ROLES_DENSE = (
     f"fedavg+{_FOUR_PASSAGES}+local.learning_rate=1.58e-5+optimizer.name=adam+{_BETA}+{_RATE}=5e-5"
     "+optimizer.schedule=linear+optimizer.warmup_rounds=10+optimizer.final_fraction=0.1"
@@ -218,7 +219,7 @@ GRIDS = {
         further=("--validation", "held-out-lines"),
         methods=(
             f"fedsgd,{_ROLES}",
-            f"{_PASSAGE},{_ROLES_DENSE},static+method.dim=16384+{_BETA}+{_RATE}=1e-3,uni-lora",
+            f"{_PASSAGE},{_ROLES_DENSE},{_ROLES_SMALL},static+method.dim=16384+{_BETA}+{_RATE}=1e-3,uni-lora",
             "powersgd,fedavg-lora,ffa-lora,local-top-k",
         ),
     ),
@@ -256,6 +257,7 @@ CALLED = {
     _IMAGES: "**recipe `fashion-mnist`**",
     _FEWER: "recipe `fashion-mnist` with 40,000 numbers",
     _ROLES: "**recipe `shakespeare`**",
+    _ROLES_SMALL: "recipe `shakespeare` at d = 8,192",
     _ROLES_DENSE: "`fedavg`, local steps as in the recipe, Adam on the server, too",
     _FEDADAM: "`fedavg`, local steps as in the recipe, Adam on the server, too",
     _FEDADAM.removesuffix(f"+{_AS_THE_RECIPE}").replace(

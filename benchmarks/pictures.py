@@ -83,7 +83,7 @@ def draw(grid: str) -> Figure:
     axes.set_xlabel(
         "all bytes of a run, up and down" + "".join(f"; not shown: {name}, {y:.3f}" for name, y in far.items())
     )
-    axes.set_ylabel(lines[0]["metric_name"])
+    axes.set_ylabel(lines[0]["metric_name"] + ("" if higher else " (lower is better)"))
     axes.set_title(f"{title}: {rounds} rounds, each method tuned alike. Blue: ours; orange: rivals", fontsize=11)
     axes.grid(color="#dddddd", linewidth=0.6)
     write(axes, {name: (total, metric) for name, (total, metric, _) in points.items()})
@@ -102,8 +102,9 @@ def label(line: dict[str, Any], recipe: str) -> str:
     dims = [setting.removeprefix("method.dim=") for setting in settings if setting.startswith("method.dim=")]
     if dims:
         words.append(f"d = {int(dims[0]):,}")
-    down = [setting.removeprefix("codec.down=") for setting in settings if setting.startswith("codec.down=")]
-    return ", ".join([*words, *(f"{codec} down" for codec in down)])
+    for way in ("up", "down"):
+        words += [f"{s.removeprefix(f'codec.{way}=')} {way}" for s in settings if s.startswith(f"codec.{way}=")]
+    return ", ".join(words)
 
 
 def front(axes: Axes, points: Sequence[tuple[float, float]], higher: bool) -> None:
