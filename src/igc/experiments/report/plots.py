@@ -47,6 +47,7 @@ _RC: Final[dict[Any, Any]] = {
 }
 _MANY: Final = 24  # points of a curve from which on none has a mark of its own
 _LOG_FROM: Final = 20
+_NEAR: Final = 5  # from the least bytes to the most: below, there are too few round numbers for a log scale
 _LABEL_WIDTH: Final = 36  # letters of a name beside its point
 _LEGEND_WIDTH: Final = 110  # letters that fit beside one another below a figure
 _SMOOTH: Final = 0.05  # of all rounds: how many a training loss is the mean of
@@ -348,8 +349,9 @@ def _bytes_axis(axes: Axes, totals: Sequence[float], *, log: bool) -> None:
         axes.set_xscale("log")
         if len(set(totals)) == 1:
             axes.set_xlim(totals[0] / 2, totals[0] * 2)
-        few = _span(totals) < 200
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=12))
+        span = _span(totals)
+        round_ones = LogLocator(subs=(1, 2, 5) if span < 200 else (1,), numticks=12)
+        axes.xaxis.set_major_locator(MaxNLocator(4) if span < _NEAR else round_ones)
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short_bytes(value)))
 

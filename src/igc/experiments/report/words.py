@@ -12,6 +12,7 @@ from igc.experiments.report.plots import frontier
 from igc.experiments.report.read import Entry, Group
 
 _CLOSE = 0.05  # of the way from untrained to uncompressed: what a headline calls close
+_NAME_WIDTH = 60  # letters of a name in a sentence
 _ABOUT_ONE = 1.5  # a factor below which nothing was saved worth speaking of
 
 
@@ -22,7 +23,7 @@ def headline(group: Group) -> str:
     if not done:
         running = next((entry for entry in group.entries if entry.metric is not None), None)
         if running is None:
-            return f"{group.entries[0].name}: {group.entries[0].status}"
+            return f"{_called(group.entries[0])}: {group.entries[0].status}"
         return _so_far(running, name)
     if len(done) == 1:
         return _alone(done[0], name)
@@ -35,8 +36,9 @@ def headline(group: Group) -> str:
     near = [entry for entry in cheaper if _close(entry, whole)]
     cheapest = min(near, key=lambda entry: entry.total) if near else cheaper[0]  # the best, where none is close
     return (
-        f"{cheapest.name} reaches {name} {format_metric(cheapest.metric)} with {format_bytes(cheapest.total)}; uncompressed"
-        f" training reaches {format_metric(whole.metric)} with {_times(whole.total / cheapest.total)} as many bytes"
+        f"{_called(cheapest)} reaches {name} {format_metric(cheapest.metric)} with {format_bytes(cheapest.total)};"
+        f" uncompressed training reaches {format_metric(whole.metric)} with {_times(whole.total / cheapest.total)} as"
+        " many bytes"
     )
 
 
@@ -47,7 +49,7 @@ def _so_far(entry: Entry, name: str) -> str:
     total = fmean(record["total_up"] + record["total_down"] for record in last)
     was = f", from {format_metric(entry.initial)}" if entry.initial is not None and round else ""
     return (
-        f"{entry.name} so far: {name} {format_metric(entry.metric)}{was}, after {round:,} of {most:,} rounds, for"
+        f"{_called(entry)} so far: {name} {format_metric(entry.metric)}{was}, after {round:,} of {most:,} rounds, for"
         f" {format_bytes(total)}"
     )
 
@@ -57,16 +59,21 @@ def _alone(entry: Entry, name: str) -> str:
     fewer = "" if entry.factor is None else f", {_times(entry.factor)} fewer than sending the model each time"
     if entry.factor is not None and entry.factor < _ABOUT_ONE:
         fewer = ", sending the model each time"
-    return f"{entry.name}: {was}{format_metric(entry.metric)} for {format_bytes(entry.total)}{fewer}"
+    return f"{_called(entry)}: {was}{format_metric(entry.metric)} for {format_bytes(entry.total)}{fewer}"
 
 
 def _no_reference(group: Group, done: Sequence[Entry]) -> str:
     best, *others = frontier(done, higher_is_better=group.higher_is_better)[::-1]
-    text = f"{best.name} does best: {group.metric_name} {format_metric(best.metric)} for {format_bytes(best.total)}"
+    text = f"{_called(best)} does best: {group.metric_name} {format_metric(best.metric)} for {format_bytes(best.total)}"
     if not others:
         return f"{text}, and nothing is cheaper" if len(done) > 1 else text
     cheap = others[-1]
-    return f"{text}; the cheapest, {cheap.name}, has {format_metric(cheap.metric)} for {format_bytes(cheap.total)}"
+    return f"{text}; the cheapest, {_called(cheap)}, has {format_metric(cheap.metric)} for {format_bytes(cheap.total)}"
+
+
+def _called(entry: Entry) -> str:
+    """Its name, which may go on for lines; tables have all of it."""
+    return entry.name if len(entry.name) <= _NAME_WIDTH else f"{entry.name[: _NAME_WIDTH - 1]}…"
 
 
 def caveats(group: Group) -> list[str]:
