@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from comparisons import CALLED, GRIDS, known  # type: ignore[import-not-found]
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 from igc.experiments.compare.names import parts
 from igc.experiments.format import format_bytes
@@ -129,10 +128,16 @@ def write(axes: Axes, places: dict[str, tuple[float, float]]) -> None:
             if inside and not any(a < box[2] and box[0] < c and b < box[3] and box[1] < d for a, b, c, d in boxes):
                 break
         boxes.append(box)
-        text = axes.annotate(
-            name, place, (dx * 0.72, dy * 0.72), textcoords="offset points", fontsize=8, color="#333333"
+        axes.annotate(
+            name,
+            place,
+            (dx * 0.72, dy * 0.72),
+            textcoords="offset points",
+            fontsize=8,
+            color="#333333",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
+            zorder=2,
         )
-        text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
 
 
 if __name__ == "__main__":
