@@ -53,7 +53,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _igc(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -155,7 +157,7 @@ def export(
     from igc.experiments.run import Run
 
     if not (adapter or merged):
-        raise RunError("nothing to write: with --no-adapter and --no-merged, both; leave one of them out")
+        raise RunError("nothing to write with both --no-adapter and --no-merged; leave one of them out")
     experiment = Run.open(run).restore(_warn)
     folder = out or run / "export"
     if adapter:

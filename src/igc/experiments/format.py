@@ -22,6 +22,11 @@ def format_bytes(count: float) -> str:
     return f"{scaled:,.0f} {_UNITS[-1]}"
 
 
+def shortened(name: str, width: int) -> str:
+    """A name that may go on for lines, cut to so many letters, where all of it stands elsewhere."""
+    return name if len(name) <= width else f"{name[: width - 1]}…"
+
+
 def rounds_each(count: int) -> str:
     """``"30 rounds each"``, ``"1 round each"``: what each entrant of a comparison has."""
     return f"{count:,} {'round' if count == 1 else 'rounds'} each"

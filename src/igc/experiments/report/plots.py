@@ -24,7 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from igc.experiments.format import format_bytes, format_metric
+from igc.experiments.format import format_bytes, format_metric, shortened
 from igc.experiments.plots import STYLE
 from igc.experiments.report.look import FAINT, FRONTIER, INK, PAPER, QUIET, Style
 from igc.experiments.report.read import Entry, Group
@@ -408,7 +408,7 @@ def _labels(
     for number, (entry, place) in enumerate(at.items()):
         name = entry.name if _once(entry, list(at)) else f"{entry.name}, {entry.budget}"
         label = axes.annotate(
-            name if len(name) <= _LABEL_WIDTH else f"{name[: _LABEL_WIDTH - 1]}…",  # the legend has all of it
+            shortened(name, _LABEL_WIDTH),
             place,
             xytext=(0, 0),
             textcoords="offset points",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
-from igc.experiments.format import format_bytes, format_metric
+from igc.experiments.format import format_bytes, format_metric, shortened
 from igc.experiments.report.look import UNCOMPRESSED
 from igc.experiments.report.plots import frontier
 from igc.experiments.report.read import Entry, Group
@@ -72,8 +72,7 @@ def _no_reference(group: Group, done: Sequence[Entry]) -> str:
 
 
 def _called(entry: Entry) -> str:
-    """Its name, which may go on for lines; tables have all of it."""
-    return entry.name if len(entry.name) <= _NAME_WIDTH else f"{entry.name[: _NAME_WIDTH - 1]}…"
+    return shortened(entry.name, _NAME_WIDTH)
 
 
 def caveats(group: Group) -> list[str]:
