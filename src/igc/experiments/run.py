@@ -28,6 +28,7 @@ from igc.errors import IgcError, RunError, TrainingError
 from igc.experiments import checkpoint, metrics
 from igc.experiments.assemble import Experiment, assemble
 from igc.experiments.atomic import cannot_write, write_atomically
+from igc.experiments.interrupts import interrupts_wait
 from igc.experiments.metrics import LEDGER, METRICS, JsonLines
 from igc.experiments.plots import write_plots
 from igc.experiments.progress import Observer, RoundRecord, RunInfo
@@ -210,23 +211,29 @@ class _Trainer:
                     done = number + 1
                     last = done == rounds or self._over_budget(done)
                     evaluated = done % self.recipe.evaluation.every == 0 or last
-                    line = self._record(result, self.experiment.evaluate() if evaluated else {}, began)
-                    for client, reason in result.rejected.items():
-                        self.observer.warn(f"round {done}: left out client '{client}': {reason}")
-                    if result.skipped:
-                        self.observer.warn(f"round {done}: skipped: {result.skipped}")
-                    lines.append(line.to_json())
-                    ledger.append({**result.traffic, "round": done})
-                    self.complete = _Moment.of(done, self.experiment)
-                    self.observer.round(line)
-                    if done % self.recipe.checkpoint.every == 0 or last:
-                        self._save(lines, ledger)
+                    scores = self.experiment.evaluate() if evaluated else {}
+                    with interrupts_wait():
+                        self._book(result, self._record(result, scores, began), lines, ledger)
+                        if done % self.recipe.checkpoint.every == 0 or last:
+                            self._save(lines, ledger)
             except (KeyboardInterrupt, TrainingError):  # rounds done are not lost, whatever ends the run
-                self._save(lines, ledger)
+                with interrupts_wait():
+                    self._save(lines, ledger)
                 raise
             finally:
                 if journal is not None:
                     journal.close()
+
+    def _book(self, result: RoundResult, line: RoundRecord, lines: JsonLines, ledger: JsonLines) -> None:
+        """Put a round into the logs, and hold what a checkpoint of it would."""
+        for client, reason in result.rejected.items():
+            self.observer.warn(f"round {line.round}: left out client '{client}': {reason}")
+        if result.skipped:
+            self.observer.warn(f"round {line.round}: skipped: {result.skipped}")
+        lines.append(line.to_json())
+        ledger.append({**result.traffic, "round": line.round})
+        self.complete = _Moment.of(line.round, self.experiment)
+        self.observer.round(line)
 
     def _over_budget(self, round: int) -> bool:
         """Whether a round (from 0) would spend more than the run may."""
