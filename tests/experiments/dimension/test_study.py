@@ -9,7 +9,8 @@ import pytest
 
 from igc.errors import RunError
 from igc.experiments.compare.comparison import read
-from igc.experiments.dimension.study import _Scale
+from igc.experiments.dimension.plot import write_plot
+from igc.experiments.dimension.study import Point, Study, _Scale
 from igc.experiments.recipe import load
 from support.command import igc
 from support.in_this_process import InThisProcess
@@ -75,3 +76,13 @@ def test_an_uncompressed_metric_of_zero_is_nothing_to_take_a_share_of(tmp_path: 
     line = {"metric": 0.0, "runs": ["run"], "higher_is_better": True, "metric_name": "accuracy", "status": "done"}
     with pytest.raises(RunError, match="accuracy 0, of which nothing is a share"):
         _Scale.of(line, tmp_path, None)
+
+
+@pytest.mark.parametrize("metrics", [(None,), (None, 0.8)])
+def test_a_d_at_which_training_broke_down_is_drawn_without_a_metric(
+    metrics: tuple[float | None, ...], tmp_path: Path
+) -> None:
+    points = tuple(Point(16 << i, metric, 0.0, metric, False, 1.0, 100.0) for i, metric in enumerate(metrics))
+    write_plot(tmp_path, Study("Tiny", 0.9, "ratio", None, 16, 1.0, 0.5, 0.9, "accuracy", 100, points))
+    assert (tmp_path / "dimension.png").read_bytes()[:4] == b"\x89PNG"
+    assert "broke down" in (tmp_path / "dimension.svg").read_text()

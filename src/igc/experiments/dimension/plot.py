@@ -51,6 +51,9 @@ def _figure(study: Study) -> Figure:
             label=word,
             zorder=3,
         )
+    if broken := [point.d for point in study.points if point.metric is None]:  # no metric: at the foot of the axes
+        foot = axes.get_xaxis_transform()
+        axes.plot(broken, [0.03] * len(broken), "x", color=_RED, label="broke down", transform=foot, zorder=3)
     axes.axhline(study.uncompressed, color=_GREY, linewidth=1, label=f"uncompressed, {study.uncompressed:.4g}")
     axes.axhline(study.bar, color=_BLUE, linewidth=1, linestyle="--", label=f"target, {study.bar:.4g}")
     axes.axhline(study.initial, color="#C4C4C4", linewidth=1, label=f"before training, {study.initial:.4g}")
