@@ -55,6 +55,6 @@ class TrainingError(IgcError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the known word nearest to ``word``, or the empty string."""
+    """``" (did you mean 'x'?)"`` for the known word nearest to ``word``, or the empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    return f" (did you mean '{near[0]}'?)" if near else ""

@@ -152,7 +152,7 @@ def test_waiting_ends_with_patience() -> None:
 
 
 def test_settings_say_what_is_wrong_with_them() -> None:
-    with pytest.raises(RecipeError, match=r"run config: deadine: no such setting; did you mean 'deadline'\?"):
+    with pytest.raises(RecipeError, match=r"run config: deadine: no such setting \(did you mean 'deadline'\?\)"):
         RunSettings.read({"deadine": 3}, "run config")
     with pytest.raises(RecipeError, match=r"patience = -1: input should be greater than 0"):
         RunSettings.read({"patience": -1}, "run config")

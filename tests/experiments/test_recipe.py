@@ -140,14 +140,14 @@ def test_a_recipe_cannot_be_changed() -> None:
         ({"seed": 2**63}, "seed: must be less than 9,223,372,036,854,775,808, not 9223372036854775808"),
         ({"title": ""}, "title: must not be empty, as '' is; name one at least"),
         ({"title": 3}, "title: must be text in quotes, not 3"),
-        ({"device": "cudaa"}, "device: must be 'auto', 'cpu', 'cuda' or 'cuda:N', not 'cudaa'; did you mean 'cuda'?"),
+        ({"device": "cudaa"}, "device: must be 'auto', 'cpu', 'cuda' or 'cuda:N', not 'cudaa' (did you mean 'cuda'?)"),
         ({"method.dim": 0}, "method.dim: must be at least 1, not 0"),
         ({"method.dim": "16"}, "method.dim: must be a whole number, not '16'"),
         ({"method.dim": 1.5}, "method.dim: must be a whole number, not 1.5"),
         ({"method.dim": True}, "method.dim: must be a whole number, not True"),
         (
             {"optimizer.schedule": "linar"},
-            "optimizer.schedule: must be 'constant', 'linear' or 'cosine', not 'linar'; did you mean 'linear'?",
+            "optimizer.schedule: must be 'constant', 'linear' or 'cosine', not 'linar' (did you mean 'linear'?)",
         ),
         ({"method.block": 12}, "method.block: must be a power of two, not 12; try 8"),
         (
@@ -238,19 +238,19 @@ def test_a_recipe_cannot_be_changed() -> None:
         ({"evaluation.splits": "test"}, "evaluation.splits: must be a list, not 'test'"),
         ({"space.include": [3]}, "space.include.0: must be text in quotes, not 3"),
         ({"method": "static"}, "method: must be a section, not 'static'"),
-        ({"model.dtype": "float31"}, "model.dtype: must be 'float32', 'bfloat16' or 'float16', not 'float31'; did you"),
+        ({"model.dtype": "float31"}, "model.dtype: must be 'float32', 'bfloat16' or 'float16', not 'float31' (did you"),
         (
             {"data.source": "movies-reviews"},
-            "data.source: no data source 'movies-reviews'; did you mean 'movie-reviews'?",
+            "data.source: no data source 'movies-reviews' (did you mean 'movie-reviews'?)",
         ),
-        ({"data.options": {"tset": 1}}, "data: options.tset: unknown; did you mean 'test'?"),
+        ({"data.options": {"tset": 1}}, "data: options.tset: unknown (did you mean 'test'?)"),
         (
             {"task.name": "txt-classification"},
-            "task: no task 'txt-classification'; did you mean 'text-classification'?",
+            "task: no task 'txt-classification' (did you mean 'text-classification'?)",
         ),
         ({"task.max_tokens": 1}, "task.max_tokens: must be at least 4, not 1"),
         ({"local": {"epochs": 2}}, "local.learning_rate: is missing; add it"),
-        ({"local": {"learning_rate": 1.0, "epoch": 2}}, "local.epoch: is not a known key; did you mean 'epochs'?"),
+        ({"local": {"learning_rate": 1.0, "epoch": 2}}, "local.epoch: is not a known key (did you mean 'epochs'?)"),
     ],
 )
 def test_a_fault_says_where_what_and_what_to_do(changes: dict[str, Any], message: str) -> None:
@@ -266,12 +266,12 @@ def test_fedavg_asks_for_local_training() -> None:
 @pytest.mark.parametrize(
     ("key", "hint"),
     [
-        ("checkpont", "; did you mean 'checkpoint'?"),
-        ("rounds", "; did you mean 'federation.rounds'?"),
-        ("method.projecton", "; did you mean 'projection'? (known here: name, dim, projection, block,"),
-        ("method.rounds", "; did you mean 'federation.rounds'?"),
-        ("task.max_token", "; did you mean 'max_tokens'? (known here: name, head, labels, max_tokens)"),
-        ("optimizer.zzz", "; remove it (known here: name, learning_rate,"),
+        ("checkpont", " (did you mean 'checkpoint'?)"),
+        ("rounds", " (did you mean 'federation.rounds'?)"),
+        ("method.projecton", " (did you mean 'projection'?); known here: name, dim, projection, block,"),
+        ("method.rounds", " (did you mean 'federation.rounds'?)"),
+        ("task.max_token", " (did you mean 'max_tokens'?); known here: name, head, labels, max_tokens"),
+        ("optimizer.zzz", "; remove it; known here: name, learning_rate,"),
     ],
 )
 def test_an_unknown_key_suggests_the_nearest(key: str, hint: str) -> None:
@@ -320,9 +320,15 @@ def test_a_long_value_is_cut() -> None:
 def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(
         RecipeError,
-        match=r"no recipe is called 'movie-revews'; did you mean 'movie-reviews'\?; `igc recipes` lists them",
+        match=r"no recipe is called 'movie-revews' \(did you mean 'movie-reviews'\?\); `igc recipes` lists them",
     ):
         load("movie-revews")
+
+
+def test_a_run_is_not_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text("")
+    with pytest.raises(RecipeError, match="is the folder of a run; go on with it by `igc resume "):
+        load(tmp_path)
 
 
 def test_a_name_wins_over_a_folder_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,8 +85,8 @@ class _Finding:
     def _extra(self) -> str:
         key = self.key[0]
         homes = [f"{name}.{key}" for name, keys in _sections(self.model).items() if key in keys]
-        hint = f"; did you mean '{homes[0]}'?" if homes else did_you_mean(key, self.known)
-        listing = f" (known here: {', '.join(self.known)})" if self.known else ""
+        hint = f" (did you mean '{homes[0]}'?)" if homes else did_you_mean(key, self.known)
+        listing = f"; known here: {', '.join(self.known)}" if self.known else ""
         return f"is not a known key{hint or '; remove it'}{listing}"
 
     def _choice(self) -> str:

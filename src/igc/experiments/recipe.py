@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from itertools import takewhile
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, NamedTuple, Self
 
 import tomli_w
@@ -252,6 +253,11 @@ def source(name_or_path: str | Path) -> str:
         return texts[name]
     path = Path(name_or_path)
     try:
+        if (path / "recipe.toml").is_file():
+            raise RecipeError(
+                f"{name} is the folder of a run; go on with it by `igc resume {quote(name)}`, or train what it was made of"
+                f" anew: {path / 'recipe.toml'}"
+            )
         if not (name.endswith(".toml") or path.is_file()):
             raise RecipeError(f"no recipe is called {name!r}{did_you_mean(name, texts)}; `igc recipes` lists them")
         return path.read_text(encoding="utf-8-sig")

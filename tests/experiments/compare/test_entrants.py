@@ -77,7 +77,7 @@ def test_settings_after_a_plus() -> None:
 
 def test_a_name_that_is_not_known_or_comes_twice_is_refused() -> None:
     with pytest.raises(
-        RecipeError, match=r"no method 'statc' to compare; did you mean 'static'\?; known: recipe, static"
+        RecipeError, match=r"no method 'statc' to compare \(did you mean 'static'\?\); known: recipe, static"
     ):
         entrants(["statc"])
     with pytest.raises(RecipeError, match="'static' is named twice"):
