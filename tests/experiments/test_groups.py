@@ -48,6 +48,14 @@ def test_budgets_have_dimensions_and_seeds_of_their_own() -> None:
     assert method.projection == DirectSum(parts, (300, 400, 20, 40), (1, 2, 2, 0))
 
 
+@pytest.mark.parametrize("d", [40, 41, 10_000])
+def test_tensors_with_no_more_parameters_than_their_budget_are_sent_in_full(d: int) -> None:
+    found = built(f'method.budgets={{"head"={d}, "enc*"=3}}').projection
+    three = BlockedHadamard(D=420, d=3, seed=child_seed(5, 2**62 + 2))
+    parts = BlockedHadamard(D=300, d=8, seed=5), Identity(40, 40, 0), three
+    assert found == DirectSum(parts, (300, 400, 20, 40), (0, 2, 2, 1))
+
+
 def test_scales_apply_on_top() -> None:
     found = built('method.full=["head"]', "method.scale=table", 'method.scale_table={"head"=3}').projection
     assert isinstance(found, Scaled)
@@ -76,7 +84,6 @@ def test_settings_survive_the_recipe_file() -> None:
             " full_below = 21;",
         ),
         (['method.full=["*"]'], ProjectionError, "none is left for method.dim"),
-        (['method.budgets={"head"=41}'], ProjectionError, "method.budgets: 'head' = 41 exceeds the 40 parameters"),
         (["method.full_below=301", "method.dim=401"], ProjectionError, "method.dim = 401 exceeds the 400 parameters"),
         (['method.budgets={"head"=0}'], RecipeError, "method.budgets.head"),
         (["method.name=k-subspace", 'method.full=["head"]'], RecipeError, "method.full: means nothing"),

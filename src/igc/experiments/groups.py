@@ -34,10 +34,11 @@ def grouped(
         seed: of their projection; other groups have children of it.
         full: glob patterns of tensors that are sent in full.
         full_below: tensors with fewer elements are, too.
-        budgets: glob pattern -> d of all other tensors that fit; the first pattern that fits counts.
+        budgets: glob pattern -> d of all other tensors that fit; the first pattern that fits counts. Tensors with no more
+            elements than that are sent in full.
 
     Raises:
-        ProjectionError: a group has fewer elements than dimensions, or none is left for ``dim`` or for a budget.
+        ProjectionError: ``dim`` has fewer elements than dimensions, or none is left for it or for a budget.
         SpaceError: a pattern fits no tensor.
     """
     budgets = budgets or {}
@@ -45,6 +46,7 @@ def grouped(
         check_patterns(f"method.{key}", patterns, space)
     sizes = [entry.size for entry in space.entries]
     places = [_group(entry.name, entry.size, full, full_below, list(budgets)) for entry in space.entries]
+    last = len(budgets) + 1
     for place, pattern in enumerate(budgets, 1):
         if place not in places:
             takers = _takers(pattern, space, full, full_below, list(budgets))
@@ -59,15 +61,16 @@ def grouped(
         )
     if rows.keys() == {0}:
         return make(space.D, dim, seed)
-    parts: dict[int, Projection] = {}
-    for place in sorted(rows):
-        if place > len(budgets):
+    if dim > rows[0]:
+        raise ProjectionError(f"method.dim = {dim:,} exceeds the {rows[0]:,} parameters of its tensors; lower it")
+    parts = {0: make(rows[0], dim, seed)}
+    for place, d in enumerate(budgets.values(), 1):
+        if d < rows[place]:
+            parts[place] = make(rows[place], d, child_seed(seed, _FIRST_GROUP + place))
+        else:  # no sketch of theirs is smaller than they are
             parts[place] = Identity(rows[place], rows[place], 0)
-            continue
-        key, d = ("method.dim", dim) if place == 0 else _budget(budgets, place)
-        if d > rows[place]:
-            raise ProjectionError(f"{key} = {d:,} exceeds the {rows[place]:,} parameters of its tensors; lower it")
-        parts[place] = make(rows[place], d, seed if place == 0 else child_seed(seed, _FIRST_GROUP + place))
+    if last in rows:
+        parts[last] = Identity(rows[last], rows[last], 0)
     order = list(parts)
     return DirectSum(tuple(parts.values()), tuple(sizes), tuple(order.index(place) for place in places))
 
@@ -110,8 +113,3 @@ def _takers(
             continue
         found[f"'{next(other for other in budgets if fnmatchcase(entry.name, other))}' before it"] = None
     return list(found)
-
-
-def _budget(budgets: Mapping[str, int], place: int) -> tuple[str, int]:
-    pattern, d = list(budgets.items())[place - 1]
-    return f"method.budgets: '{pattern}'", d
