@@ -102,6 +102,8 @@ _ROLES_DENSE = (
     f"fedavg+{_FOUR_PASSAGES}+local.learning_rate=1.58e-5+optimizer.name=adam+{_BETA}+{_RATE}=5e-5"
     "+optimizer.schedule=linear+optimizer.warmup_rounds=10+optimizer.final_fraction=0.1"
 )
+# One gradient of as many examples as local steps take.
+_ALL_SNIPPETS, _MORE_IMAGES, _MORE_PASSAGES = (f"federation.batch_size={size}" for size in (40, 64, 4))
 # Parts that are tried one by one, on one-step clients of one passage.
 _PASSAGE = f"{_ONE_BIT}+{_BETA}+{_RATE}=1e-3"
 # Parts that are tried one by one, on one-step clients in one subspace of d = 16,384.
@@ -109,6 +111,7 @@ _PART, _FRESH = f"static+{_RATE}=3e-3", f"time-varying+{_RATE}=3e-3"
 _STAGES_OF_16896 = 'method.dim=8192+method.budgets={"layer1.*"=512,"residual1.*"=2048,"layer2.*"=2048,"layer3.*"=4096}'
 _SMALL_IN_FULL = 'method.full=["prepare.*","*.norm.*","linear.*"]'
 _IN_FOUR_STEPS = f"{_FOUR_STEPS}+local.optimizer=adam+local.learning_rate=5e-4"
+_IN_EIGHT_STEPS = _IN_FOUR_STEPS.replace("federation.batch_size=64", "federation.batch_size=128")
 _SGD_STEPS = f"{_FOUR_STEPS}+local.optimizer=sgd+local.learning_rate=1e-3+optimizer.name=sgd+{_RATE}=0.5"
 
 GRIDS = {
@@ -122,7 +125,8 @@ GRIDS = {
             f"{_LOCAL},{_LOCAL_SMALL},{_LOCAL_TINY},{_FFA_LORA_CODED}",
             f"time-varying,k-subspace,static-1bit,fetchsgd,static-1bit+codec.down=int8,{_ONE_BIT}",
             "powersgd,ffa-lora,uni-lora,random-k,gpart,int4,true-top-k",
-            f"local-top-k+optimizer.name=adam+{_RATE}=1.58e-4,fedavg,decomfl,qsgd,fedprox,eden",
+            f"local-top-k+optimizer.name=adam+{_RATE}=1.58e-4,qsgd,eden",
+            f"fedsgd+{_ALL_SNIPPETS}+{_RATE}=1.58e-4,fedavg,{_LOCAL_DENSE},fedprox,decomfl",
         ),
     ),
     # The target: ours and uncompressed training, each tuned, over three seeds.
@@ -179,7 +183,7 @@ GRIDS = {
         further=("--seeds", "3"),
         methods=(
             f"fedsgd+{_RATE}=1e-3,{_IMAGES}",
-            f"fedsgd+{_BETA}+{_RATE}=1e-3,{_FEDADAM},fedavg+{_FOUR_STEPS}",
+            f"fedsgd+{_BETA}+{_RATE}=1e-3,{_FEDADAM},fedavg+{_FOUR_STEPS},fedsgd+{_MORE_IMAGES}+{_RATE}=1e-3",
         ),
     ),
     "fashion-mnist-parts": Grid(
@@ -199,6 +203,14 @@ GRIDS = {
             f"{_PART}+optimizer.restarts=rounds+optimizer.cycle=20,{_PART}+method.burn_in=20",
             # SCAFFOLD's clients take plain SGD, and the server its mean.
             f"static+{_SGD_STEPS}+local.control_variates=true,static+{_SGD_STEPS}",
+            f"{_FRESH}+method.rounds_per_epoch=10,{_FRESH}+method.rounds_per_epoch=10+method.moments=carry-over",
+            f"{_FRESH}+method.rounds_per_epoch=20+optimizer.restarts=change,{_FRESH}+method.rounds_per_epoch=20",
+            f"{_FRESH}+method.change=plateau+method.patience=5+method.threshold=0.05",
+            f"k-subspace+{_RATE}=3e-3,k-subspace+{_RATE}=3e-3+method.subspaces=8",
+            f"{_PART}+codec.up=eden-2,{_PART}+codec.up=int4,{_PART}+codec.up=eden-1",
+            f"{_PART}+method.projection=partition,{_PART}+method.projection=fastfood",
+            f'{_PART}+method.burn_in=20+method.learned=16,{_PART}+method.scale=table+method.scale_table={{"linear.*"=3}}',
+            f"{_PART}+{_IN_EIGHT_STEPS}",
         ),
     ),
     "fashion-mnist-bytes": Grid(
@@ -218,7 +230,7 @@ GRIDS = {
         trials=2,
         further=("--validation", "held-out-lines"),
         methods=(
-            f"fedsgd,{_ROLES}",
+            f"fedsgd,{_ROLES},fedsgd+{_MORE_PASSAGES}+{_RATE}=1.58e-4,{_PASSAGE}+{_MORE_PASSAGES}",
             f"{_PASSAGE},{_ROLES_DENSE},{_ROLES_SMALL},static+method.dim=16384+{_BETA}+{_RATE}=1e-3,uni-lora",
             "powersgd,fedavg-lora,ffa-lora,local-top-k",
         ),
@@ -231,7 +243,7 @@ GRIDS = {
         further=("--validation", "held-out-lines", "--seeds", "2"),
         methods=(
             f"{_PASSAGE},static+{_BETA}+{_RATE}=1e-3,{_ROLES},{_PASSAGE}+method.dim=16384",
-            f"{_PASSAGE}+federation.batch_size=4,{_ONE_BIT}+{_RATE}=1e-3,{_PASSAGE}+method.scale=weights",
+            f"{_PASSAGE}+{_MORE_PASSAGES},{_ONE_BIT}+{_RATE}=1e-3,{_PASSAGE}+method.scale=weights",
             f"{_PASSAGE}+method.scale=calibrated+method.scale_exponent=0.5,{_PASSAGE}+model.lora_rank=8",
             f'{_PASSAGE}+space.exclude=["*embed*"],{_ONE_BIT}+{_RATE}=1e-3+optimizer.name=adagrad',
             f"{_PASSAGE}+optimizer.name=yogi",
@@ -263,11 +275,16 @@ CALLED = {
     _FEDADAM.removesuffix(f"+{_AS_THE_RECIPE}").replace(
         "1.58e-3", "5e-4"
     ): "`fedavg`, local steps as in the recipe, Adam on the server at a constant rate",
+    f"fedsgd+{_ALL_SNIPPETS}+{_RATE}=1.58e-4": "`fedsgd`, one gradient of all 40 snippets",
+    f"fedsgd+{_MORE_IMAGES}+{_RATE}=1e-3": "`fedsgd`, one gradient of 64 images",
+    f"fedsgd+{_MORE_PASSAGES}+{_RATE}=1.58e-4": "`fedsgd`, one gradient of four passages",
+    f"{_PASSAGE}+{_MORE_PASSAGES}": "one step, one gradient of four passages",
     f"fedavg+{_FOUR_STEPS}": "`fedavg`, as many local steps of SGD",
     f"fedsgd+{_BETA}+{_RATE}=1e-3": "`fedsgd`, beta2 = 0.98",
     f"{_PART}+{_STAGES_OF_16896}": "d of their own for the stages, 16,896 in all",
     f"{_PART}+{_STAGES_OF_16896}+{_SMALL_IN_FULL}": "d of their own for the stages, small tensors in full",
     f"{_PART}+{_IN_FOUR_STEPS}": "four local steps of Adam",
+    f"{_PART}+{_IN_EIGHT_STEPS}": "eight local steps of Adam",
     f"{_PART}+{_IN_FOUR_STEPS}+local.proximal=0.1": "four local steps of Adam, FedProx's pull of 0.1",
     f"static+{_SGD_STEPS}": "four local steps of SGD",
     f"static+{_SGD_STEPS}+local.control_variates=true": "four local steps of SGD, SCAFFOLD",
