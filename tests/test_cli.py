@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -106,6 +108,26 @@ def test_adapter_and_merged_model_reload_to_the_same_metric(finished: Path, tmp_
     assert all(torch.equal(a, b) for a, b in zip(merged.parameters(), model.parameters(), strict=True))
 
 
+def test_the_line_that_export_prints_reads_the_merged_model(finished: Path, tmp_path: Path, run_igc: Command) -> None:
+    (line,) = [line for line in run_igc("export", finished, "--out", tmp_path).out.splitlines() if "merged" in line[:8]]
+    code = line.split("); ")[1]
+    program = f"import igc, transformers; path = {str(tmp_path / 'merged')!r}; {code}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    modes = {path.stat().st_mode for path in (tmp_path / "merged").iterdir()}
+    assert len(modes) == 1, "somebody may read the config and not the weights"
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "{}"])
+def test_resuming_mends_a_damaged_summary(damage: str, finished: Path, tmp_path: Path, run_igc: Command) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    (folder / "summary.json").write_text(damage)
+    assert run_igc("resume", folder).code == 0
+    whole, mended = (json.loads((path / "summary.json").read_text()) for path in (finished, folder))
+    assert mended["final_metrics"] == whole["final_metrics"]
+    assert run_igc("resume", folder).out.startswith(f"{folder} is finished")
+
+
 def test_fedsgd_has_no_adapter_but_a_merged_model(recipe: Path, tmp_path: Path, run_igc: Command) -> None:
     folder = tmp_path / "run"
     assert run_igc("train", recipe, "--out", folder, "--method", "fedsgd", "--rounds", "2").code == 0
@@ -132,7 +154,7 @@ def test_recipes_show_and_doctor_print(run_igc: Command) -> None:
     shown = run_igc("show", "movie-reviews", "--set", "method.dim=123")
     assert "dim = 123" in shown.out
     report = run_igc("doctor").out
-    for word in ("python", "torch", "kernel", "cache", "pip"):
+    for word in ("python", "torch", "kernel", "cache", "pip", "dataset-fashion-mnist"):
         assert word in report
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -12,7 +13,12 @@ from typing import Any
 import pytest
 import torch
 
+from igc.errors import RunError
 from igc.experiments import checkpoint
+from igc.experiments.compare.one import Silent
+from igc.experiments.progress import RoundRecord
+from igc.experiments.recipe import load
+from igc.experiments.run import Run
 from support.command import igc, start
 from support.tiny import write_recipe
 
@@ -102,6 +108,22 @@ def test_ctrl_c_saves_the_last_complete_round_and_the_run_goes_on_the_same(recip
     finish(start(["resume", str(folder)], recipe.parent))
     assert lines(folder) == lines(straight)
     assert lines(folder, "ledger.jsonl") == lines(straight, "ledger.jsonl")
+
+
+def test_a_folder_that_is_taken_away_ends_the_run_at_once(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    class Thief(Silent):
+        def round(self, record: RoundRecord) -> None:
+            rounds.append(record.round)
+            if record.round == 2:
+                shutil.move(folder, tmp_path / "elsewhere")
+
+    rounds: list[int] = []
+    with pytest.raises(RunError, match=r"recipe.toml is gone: somebody took the folder away while it trained"):
+        Run.create(load(recipe), folder).train(Thief())
+    assert rounds == [0, 1, 2]
+    assert not list(folder.rglob("*.ckpt"))
 
 
 def copy_until(straight: Path, target: Path, rounds: int) -> Path:

@@ -107,10 +107,10 @@ def train(
 @app.command()
 def resume(run: RunArgument, engine: EngineOption = "here", tensorboard: TensorBoardOption = False) -> None:
     """Go on with a run that was stopped, from its newest checkpoint."""
-    from igc.experiments.run import RECIPE, SUMMARY, Run
+    from igc.experiments.run import RECIPE, Run
 
     opened = Run.open(run)
-    if (run / SUMMARY).exists() and opened.summary["rounds"] >= opened.recipe.federation.rounds:
+    if opened.is_finished:
         more = f"for more rounds, raise federation.rounds in {run / RECIPE}, then resume"
         _out().print(f"{run} is finished; nothing to resume ({more}).", markup=False, highlight=False, soft_wrap=True)
         _print_summary(opened.summary, run)
@@ -172,7 +172,7 @@ def export(
     if merged:
         path = export_merged(experiment, folder)
         size = sum(file.stat().st_size for file in path.iterdir())
-        _say(f"merged   {path}  ({format_bytes(size)}); from_pretrained(path)")
+        _say(f"merged   {path}  ({format_bytes(size)}); {experiment.task.reads_merged}")
 
 
 @app.command()

@@ -49,6 +49,10 @@ class ToyTask(Task):
         mean = float(total) / count
         return {"loss": mean, "error": mean**0.5}
 
+    @property
+    def reads_merged(self) -> str:
+        raise NotImplementedError
+
     def save_merged(self, model: nn.Module, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         save_model(model, str(folder / "model.safetensors"))

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 
 from igc.fetch import PACKAGES, cache_folder, is_cached
+from igc.fetch.debian import is_here
+from igc.fetch.packages import FASHION_MNIST
 from igc.projection import kernels
 
 # module -> distribution, extra that brings it, what it is for
@@ -85,3 +87,15 @@ def _cache() -> Iterator[Finding]:
     for name, package in PACKAGES.items():
         size = f"{package.size / 1e6:.0f} MB"
         yield Finding(f"  {name}", True, "cached" if is_cached(package) else f"not fetched yet, {size} on first use")
+    yield _images()
+
+
+def _images() -> Finding:
+    what, size = f"  {FASHION_MNIST.name}", f"{FASHION_MNIST.size / 1e6:.0f} MB"
+    if is_here(FASHION_MNIST):
+        return Finding(what, True, "here")
+    if shutil.which("apt-get"):
+        return Finding(what, True, f"not fetched yet, {size} from Debian on first use")
+    return Finding(
+        what, None, "not here, and no apt-get to fetch it; set data.path to a folder with MNIST's four IDX files"
+    )

@@ -41,12 +41,14 @@ def export_adapter(experiment: Experiment, folder: Path) -> Path:
 
 
 def export_merged(experiment: Experiment, folder: Path) -> Path:
-    """Write ``merged/``: the trained model with config and tokenizer, as `from_pretrained` reads it."""
+    """Write ``merged/``: the trained model with config and tokenizer, as `Task.reads_merged` says."""
     e = experiment
     e.workplace.theta.move_(*e.method.terms(e.server.state))
     target = _made(folder / MERGED)
     with _writing(target):
         e.task.save_merged(e.model, target)
+        for weights in target.glob("*.safetensors"):  # which safetensors lets nobody else read
+            weights.chmod((target / "config.json").stat().st_mode)
     return target
 
 

@@ -104,7 +104,7 @@ def _lines(path: Path) -> Iterator[tuple[Record, bytes]]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
+        raise RunError(f"cannot read {path}: {error.strerror}; put it back, or train in a new folder") from error
     for number, line in enumerate(content[: len(content) - _torn(content)].splitlines(), start=1):
         try:
             record = json.loads(line)

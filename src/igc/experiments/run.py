@@ -100,15 +100,26 @@ class Run:
         """What ``summary.json`` holds.
 
         Raises:
-            RunError: the run is not finished.
+            RunError: the run is not finished, or the file is damaged, which resuming mends.
         """
-        try:
-            found: dict[str, Any] = json.loads((self.folder / SUMMARY).read_text())
-        except FileNotFoundError:
-            raise RunError(
-                f"{self.folder} is not finished; go on with it by `igc resume {quote(str(self.folder))}`"
-            ) from None
+        found = self.read_summary()
+        if found is None:
+            raise RunError(f"{self.folder} is not finished; go on with it by `igc resume {quote(str(self.folder))}`")
         return found
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all rounds of its recipe are done and summed up."""
+        found = self.read_summary()
+        return found is not None and found["rounds"] >= self.recipe.federation.rounds
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """What ``summary.json`` holds; None where it is missing or damaged: it is written anew from what it sums up."""
+        try:
+            found = json.loads((self.folder / SUMMARY).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+        return found if isinstance(found, dict) and isinstance(found.get("rounds"), int) else None
 
     def train(self, observer: Observer, build: Callable[[Recipe], Experiment] = assemble) -> dict[str, Any]:
         """Train from the newest checkpoint, or from the start if there is none, to the end of the recipe.
@@ -212,6 +223,7 @@ class _Trainer:
                     last = done == rounds or self._over_budget(done)
                     evaluated = done % self.recipe.evaluation.every == 0 or last
                     scores = self.experiment.evaluate() if evaluated else {}
+                    self._is_there()
                     with interrupts_wait():
                         self._book(result, self._record(result, scores, began), lines, ledger)
                         if done % self.recipe.checkpoint.every == 0 or last:
@@ -223,6 +235,14 @@ class _Trainer:
             finally:
                 if journal is not None:
                     journal.close()
+
+    def _is_there(self) -> None:
+        """Whether what is written still has a place: a folder that was taken away is made anew without its recipe."""
+        if not (self.folder / RECIPE).exists():
+            raise RunError(
+                f"{self.folder / RECIPE} is gone: somebody took the folder away while it trained, and no run goes on"
+                " without it; put it back and `igc resume` it, or train again"
+            )
 
     def _book(self, result: RoundResult, line: RoundRecord, lines: JsonLines, ledger: JsonLines) -> None:
         """Put a round into the logs, and hold what a checkpoint of it would."""

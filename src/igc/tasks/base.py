@@ -54,6 +54,11 @@ class Task(ABC):
     def evaluate(self, model: nn.Module, examples: Sequence[Example]) -> dict[str, float]:
         """Metrics on prepared examples: at least ``"loss"`` (the mean) and ``self.metric_name``. Without gradients."""
 
+    @property
+    @abstractmethod
+    def reads_merged(self) -> str:
+        """A line of Python that reads what `save_merged` wrote into the folder ``path``."""
+
     @abstractmethod
     def save_merged(self, model: nn.Module, folder: Path) -> None:
         """Write the model, with config and tokenizer, in Hugging Face format."""

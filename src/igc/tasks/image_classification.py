@@ -100,6 +100,11 @@ class ImageClassification(Task):
             right += int((logits.argmax(-1) == labels).sum())
         return {"loss": loss / len(examples), "accuracy": right / len(examples)}
 
+    @property
+    @override
+    def reads_merged(self) -> str:
+        return "igc.tasks.image_classification.load_merged(path)"
+
     @override
     def save_merged(self, model: nn.Module, folder: Path) -> None:
         """Write weights and config; there is no Hugging Face format for these networks: `load_merged` reads them."""

@@ -122,8 +122,13 @@ class LanguageModelling(Task):
         mean = total / count
         return {"loss": mean, "perplexity": math.exp(mean) if mean < 700 else math.inf}
 
+    @property
+    def reads_merged(self) -> str:
+        """With ``AutoModelForCausalLM``."""
+        return "transformers.AutoModelForCausalLM.from_pretrained(path)"
+
     def save_merged(self, model: nn.Module, folder: Path) -> None:
-        """Write model, config and tokenizer; ``AutoModelForCausalLM.from_pretrained`` reads them."""
+        """Write model, config and tokenizer."""
         with quiet():
             without_lora(model).save_pretrained(folder)  # type: ignore[operator]
             self.tokenizer.save_pretrained(folder)

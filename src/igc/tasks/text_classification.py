@@ -125,12 +125,14 @@ class TextClassification(Task):
             right += int((logits.argmax(-1) == labels).sum())
         return {"loss": loss / len(examples), "accuracy": right / len(examples)}
 
-    def save_merged(self, model: nn.Module, folder: Path) -> None:
-        """Write model, config and tokenizer.
+    @property
+    def reads_merged(self) -> str:
+        """With ``AutoModelForSequenceClassification``, which knows the head ``mean-pooling`` from us alone."""
+        known = "import igc.tasks.mean_pooling; " if self.settings.head == "mean-pooling" else ""
+        return f"{known}transformers.AutoModelForSequenceClassification.from_pretrained(path)"
 
-        A model with the head ``mean-pooling`` is read by ``AutoModelForSequenceClassification.from_pretrained`` once
-        ``igc.tasks.text_classification`` is imported.
-        """
+    def save_merged(self, model: nn.Module, folder: Path) -> None:
+        """Write model, config and tokenizer."""
         with quiet():
             without_lora(model).save_pretrained(folder)  # type: ignore[operator]
             self.tokenizer.save_pretrained(folder)

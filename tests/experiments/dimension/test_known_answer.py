@@ -62,6 +62,11 @@ class LinearRegression(Task):
             total, count = self.loss(model, examples)
         return {"loss": float(total) / count}
 
+    @property
+    @override
+    def reads_merged(self) -> str:
+        raise NotImplementedError
+
     @override
     def save_merged(self, model: nn.Module, folder: Path) -> None:
         raise NotImplementedError

@@ -72,7 +72,7 @@ def test_an_uncompressed_metric_of_zero_is_nothing_to_take_a_share_of(tmp_path: 
     run.mkdir()
     recipe = load("movie-reviews")
     (run / "recipe.toml").write_text(recipe.to_toml())
-    (run / "summary.json").write_text(json.dumps({"initial_metric": 0.0, "D": 10}))
+    (run / "summary.json").write_text(json.dumps({"rounds": 1, "initial_metric": 0.0, "D": 10}))
     line = {"metric": 0.0, "runs": ["run"], "higher_is_better": True, "metric_name": "accuracy", "status": "done"}
     with pytest.raises(RunError, match="accuracy 0, of which nothing is a share"):
         _Scale.of(line, tmp_path, None)

@@ -178,7 +178,7 @@ def _damage(name: str, text: str | None) -> Callable[[Path], None]:
     ("damage", "says"),
     [
         (shutil.rmtree, "does not exist"),
-        (_damage("recipe.toml", None), "holds no run and no comparison"),
+        (_damage("recipe.toml", None), "holds no run, no comparison and no tuning"),
         (_damage("recipe.toml", "seed = ["), "cannot read"),
         (_damage("recipe.toml", "seed = 1"), "has no federation.rounds"),
         (_damage("metrics.jsonl", "{}\n"), "metrics.jsonl, line 1: no record of a round"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 import tomllib
@@ -19,7 +20,9 @@ from igc.experiments.compare.execute import OUTCOME, OutOfTimeError
 from igc.experiments.compare.one import Silent
 from igc.experiments.progress import RoundRecord
 from igc.experiments.recipe import Recipe, load
+from igc.experiments.report.read import read as read_report
 from igc.experiments.run import SUMMARY, Run
+from igc.experiments.tune import STUDY
 from igc.experiments.tune import tuner as module
 from igc.experiments.tune.budget import Budget, Plan, Rehearsal
 from igc.experiments.tune.draws import Told
@@ -113,6 +116,22 @@ def test_the_best_recipe_is_whole_and_runs_for_the_same_bytes(tuned: Tuner, tiny
     best = read(tuned.folder)["best"]
     assert summary["bytes_up"] + summary["bytes_down"] == best["bytes"]
     assert summary["rounds"] == best["rounds"]
+
+
+def test_a_report_shows_its_trials(tuned: Tuner) -> None:
+    (group,) = read_report([tuned.folder])
+    assert len(group.entries) == 4
+    assert {entry.runs[0].folder.name for entry in group.entries} == {
+        Path(line["run"]).name for line in made(read(tuned.folder))
+    }
+
+
+def test_a_damaged_database_is_refused_in_a_line(tuned: Tuner, tiny: Recipe, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tuned.folder, tmp_path / "tuned"))
+    (folder / STUDY).write_text("not a database")
+    for _ in range(2):  # nor is it locked by the first try
+        with pytest.raises(RunError, match=r"cannot read .*tune.db: file is not a database; put it back, or"):
+            Tuner(tiny, terms(4), folder, Watched(), quiet).run()
 
 
 def test_a_client_that_has_most_stays_within_its_budget(tiny: Recipe, tmp_path: Path) -> None:

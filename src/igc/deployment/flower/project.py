@@ -56,7 +56,7 @@ def write_project(folder: Path, recipe: Recipe, settings: RunSettings, nodes: in
         f"{PACKAGE}/recipe.toml": recipe.anchored().to_toml(),
     }
     for path, text in files.items():
-        write_atomically(folder / path, text)
+        write_atomically(folder / path, text, then="give the same command again, or name another folder")
     return [folder / path for path in files]
 
 

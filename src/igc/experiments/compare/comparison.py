@@ -20,7 +20,7 @@ from typing import Any, Final
 from filelock import FileLock
 
 from igc.errors import IgcError, RunError
-from igc.experiments.atomic import write_atomically
+from igc.experiments.atomic import AGAIN, write_atomically
 from igc.experiments.compare.campaign import Campaign, Terms
 from igc.experiments.compare.entrant import Entrant
 from igc.experiments.compare.execute import Executor, OutOfTimeError
@@ -113,12 +113,12 @@ def read(folder: Path) -> list[Line]:
 
 def write(folder: Path, lines: Sequence[Line]) -> None:
     """Write ``comparison.json`` and ``comparison.csv``."""
-    write_atomically(folder / JSON, json.dumps(list(lines), indent=2, allow_nan=False) + "\n")
+    write_atomically(folder / JSON, json.dumps(list(lines), indent=2, allow_nan=False) + "\n", then=AGAIN)
     table = io.StringIO()
     writer = csv.DictWriter(table, _COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
-    write_atomically(folder / CSV, table.getvalue())
+    write_atomically(folder / CSV, table.getvalue(), then=AGAIN)
 
 
 def _key(line: Line) -> tuple[Any, ...]:
@@ -131,6 +131,6 @@ def _open(folder: Path, base: Recipe) -> None:
         raise RunError(f"{folder} holds a run, and a comparison has a folder of its own; choose another with --out")
     text = base.anchored().to_toml()
     if not path.exists():
-        write_atomically(path, text)
+        write_atomically(path, text, then=AGAIN)
     elif load(path) != base.anchored():
         raise RunError(f"{folder} holds a comparison of another recipe ({path}); choose another folder with --out")

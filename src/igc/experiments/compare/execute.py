@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from igc.errors import RunError
-from igc.experiments.atomic import write_atomically
+from igc.experiments.atomic import AGAIN, write_atomically
 from igc.experiments.compare.one import BROKE_DOWN, FAILED, patience
 from igc.experiments.metrics import METRICS
 from igc.experiments.recipe import Recipe
@@ -58,8 +58,8 @@ class Executor:
             OutOfTimeError: the deadline came first.
             RunError: the run failed, in a way that more of the same will not mend.
         """
-        if (folder / SUMMARY).exists():
-            return Run.open(folder).summary
+        if (folder / SUMMARY).exists() and (known := Run.open(folder).read_summary()) is not None:
+            return known
         if (folder / OUTCOME).exists():
             return None
         if not (folder / RECIPE).exists():
@@ -68,7 +68,7 @@ class Executor:
         if code == 0:
             return Run.open(folder).summary
         if code == BROKE_DOWN:
-            write_atomically(folder / OUTCOME, json.dumps({"error": errors}) + "\n")
+            write_atomically(folder / OUTCOME, json.dumps({"error": errors}) + "\n", then=AGAIN)
             return None
         last = errors.splitlines()[-1] if errors else f"exit code {code}"
         raise RunError(f"{folder}: {last}" if code == FAILED else f"{folder}: the process ended early ({last})")

@@ -9,7 +9,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from igc.experiments.atomic import write_atomically
+from igc.experiments.atomic import AGAIN, write_atomically
 from igc.experiments.dimension.study import Study
 from igc.experiments.plots import STYLE
 
@@ -29,7 +29,7 @@ def write_plot(folder: Path, study: Study) -> list[Path]:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, dpi=160, metadata=metadata)
             paths.append(folder / f"dimension.{kind}")
-            write_atomically(paths[-1], buffer.getvalue())
+            write_atomically(paths[-1], buffer.getvalue(), then=AGAIN)
     return paths
 
 

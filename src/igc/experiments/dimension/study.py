@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from igc.errors import RunError
-from igc.experiments.atomic import write_atomically
+from igc.experiments.atomic import AGAIN, write_atomically
 from igc.experiments.compare.campaign import Terms
 from igc.experiments.compare.comparison import Line, Say, compare
 from igc.experiments.compare.entrants import entrants
@@ -144,7 +144,7 @@ def study(
                 break
             points[d] = scale.point(d, line, target)
         known = scale.study(base.title, target, list(points.values()))
-        write_atomically(folder / JSON, json.dumps(asdict(known), indent=2) + "\n")
+        write_atomically(folder / JSON, json.dumps(asdict(known), indent=2) + "\n", then=AGAIN)
         found(known)
     return (known if points else None), done
 

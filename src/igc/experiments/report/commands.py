@@ -12,7 +12,9 @@ from rich.console import Console
 def report(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN_OR_COMPARISON...", help="Folders of runs and of comparisons, in any mixture."),
+        typer.Argument(
+            metavar="RUN_OR_COMPARISON...", help="Folders of runs, comparisons and tunings, in any mixture."
+        ),
     ],
     out: Annotated[
         Path | None,

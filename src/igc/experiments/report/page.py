@@ -15,7 +15,7 @@ import tomli_w
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from igc.experiments.atomic import write_atomically
+from igc.experiments.atomic import AGAIN, write_atomically
 from igc.experiments.format import format_bytes, format_duration, format_metric
 from igc.experiments.report import plots, words
 from igc.experiments.report.bandwidth import costs
@@ -62,8 +62,8 @@ def write(groups: Sequence[Group], out: Path) -> list[Path]:
         for plot in drawn:
             for kind, data in (("png", plot.png(FILE)), ("svg", plot.svg(FILE))):
                 written.append(folder / f"{plot.name}.{kind}")
-                write_atomically(written[-1], data)
-    write_atomically(out, _render(groups, sections))
+                write_atomically(written[-1], data, then=AGAIN)
+    write_atomically(out, _render(groups, sections), then=AGAIN)
     return [out, *written]
 
 

@@ -20,6 +20,7 @@ from igc.experiments.compare.folders import RUNS, method_folders
 from igc.experiments.format import format_bytes, rounds_each
 from igc.experiments.metrics import LEDGER, METRICS, Record
 from igc.experiments.run import RECIPE, SUMMARY
+from igc.experiments.tune import STUDY
 
 _FALLING: Final = ("perplexity", "loss")  # measures of which less is better, where a run does not say yet
 _NAMES_MANY: Final = 2  # settings that a name grows by, where two would be the same
@@ -181,7 +182,7 @@ def read(folders: Sequence[Path]) -> list[Group]:
     """What the folders of runs and comparisons hold so far.
 
     Args:
-        folders: each of a run or of a comparison, in any mixture.
+        folders: each of a run, of a comparison or of a tuning, in any mixture.
 
     Returns:
         Groups in the order of the folders.
@@ -192,17 +193,19 @@ def read(folders: Sequence[Path]) -> list[Group]:
     loose: list[RunLog] = []
     entries: list[Entry] = []
     for folder in dict.fromkeys(path.resolve() for path in folders):
-        if (folder / JSON).is_file() or ((folder / RECIPE).is_file() and (folder / RUNS).is_dir()):
+        if (folder / STUDY).is_file():  # a tuning: its trials are runs
+            loose += [read_run(path) for path in sorted((folder / RUNS).glob("*")) if (path / RECIPE).is_file()]
+        elif (folder / JSON).is_file() or ((folder / RECIPE).is_file() and (folder / RUNS).is_dir()):
             entries += _comparison(folder)
         elif (folder / RECIPE).is_file():
             loose.append(read_run(folder))
         else:
-            what = f"holds no run and no comparison (no {RECIPE} in it)"
+            what = f"holds no run, no comparison and no tuning (no {RECIPE} in it)"
             if not folder.exists():
                 what = "does not exist"
             elif not folder.is_dir():
                 what = "is a file"
-            raise RunError(f"{folder} {what}; give the folder that `igc train` or `igc compare` wrote to")
+            raise RunError(f"{folder} {what}; give the folder that `igc train`, `igc compare` or `igc tune` wrote to")
     if not entries and not loose:
         raise RunError("nothing in these folders has begun to train yet; try again in a moment")
     return _groups([*entries, *_standalone(loose)])

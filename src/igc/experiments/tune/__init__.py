@@ -1,1 +1,5 @@
 """The best recipe for a budget of bytes, by successive halving."""
+
+from typing import Final
+
+STUDY: Final = "tune.db"  # in a tuning's folder, of which it is the sign

@@ -29,16 +29,19 @@ from typing import Any, Final
 
 import optuna
 from filelock import FileLock, Timeout
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from igc.errors import IgcError, RunError
 from igc.experiments import metrics
 from igc.experiments.assemble import assemble, load_data
-from igc.experiments.atomic import write_atomically
+from igc.experiments.atomic import AGAIN, write_atomically
 from igc.experiments.compare.execute import Executor, OutOfTimeError
 from igc.experiments.metrics import METRICS
 from igc.experiments.recipe import Recipe, load
 from igc.experiments.run import LOCK, RECIPE, Run
+from igc.experiments.tune import STUDY
 from igc.experiments.tune.budget import Budget, Rehearsal
 from igc.experiments.tune.draws import Cheapest, Told
 from igc.experiments.tune.space import METHODS, TUNABLE, VERSION, Choice, SearchSpace
@@ -46,7 +49,6 @@ from igc.projection.philox import child_seed
 
 JSON: Final = "tune.json"
 BEST: Final = "best.toml"
-STUDY: Final = "tune.db"
 NINTHS: Final = 9
 THIRD: Final = 3
 LEAST_ROUNDS: Final = 5
@@ -310,7 +312,7 @@ class Tuner:
         recipe = load(folder / RECIPE).model_copy(update={"evaluation": evaluation})
         scores = Run(folder, recipe).restore(lambda _: None).evaluate()
         content["best"]["metrics"] = scores
-        write_atomically(self.folder / JSON, json.dumps(content, indent=2) + "\n")
+        write_atomically(self.folder / JSON, json.dumps(content, indent=2) + "\n", then=AGAIN)
         return scores
 
     def _write(self, study: optuna.Study) -> None:
@@ -330,8 +332,8 @@ class Tuner:
             path = self.folder / BEST
             recipe = load(self.folder / best["run"] / RECIPE)
             whole = recipe.model_copy(update={"evaluation": self.base.evaluation, "checkpoint": self.base.checkpoint})
-            write_atomically(path, f"# igc train {quote(str(path))}\n\n{whole.to_toml()}")
-        write_atomically(self.folder / JSON, json.dumps(content, indent=2) + "\n")
+            write_atomically(path, f"# igc train {quote(str(path))}\n\n{whole.to_toml()}", then=AGAIN)
+        write_atomically(self.folder / JSON, json.dumps(content, indent=2) + "\n", then=AGAIN)
 
     def _bytes_a_message(self, clients: int, rounds: int) -> float:
         """What a download and an upload may cost together, if the budget is to pay for so many rounds."""
@@ -347,7 +349,11 @@ class Tuner:
             lock.acquire(timeout=0)
         except Timeout:
             raise RunError(f"another process tunes in {self.folder}; wait for it, or stop it first") from None
-        storage = optuna.storages.RDBStorage(f"sqlite:///{self.folder / STUDY}")
+        try:
+            storage = self._storage()
+        except RunError:
+            lock.release()
+            raise
         try:
             study = optuna.create_study(
                 storage=storage,
@@ -368,6 +374,17 @@ class Tuner:
             storage.remove_session()
             storage.engine.dispose()
             lock.release()
+
+    def _storage(self) -> optuna.storages.RDBStorage:
+        path = self.folder / STUDY
+        try:
+            return optuna.storages.RDBStorage(f"sqlite:///{path}")
+        except (SQLAlchemyError, StorageInternalError) as error:
+            cause = getattr(error, "orig", None) or error
+            raise RunError(
+                f"cannot read {path}: {cause}; put it back, or tune in another folder with --out (what its trials found is"
+                f" in it alone; what they trained stays in {self.folder / 'runs'})"
+            ) from error
 
     def _hold_to_its_terms(self, study: optuna.Study) -> None:
         asked = self.terms.to_json()
@@ -529,7 +546,7 @@ def _check(base: Recipe, terms: Terms) -> None:
 def _open(folder: Path, base: Recipe) -> None:
     path = folder / RECIPE
     if not path.exists():
-        write_atomically(path, base.to_toml())
+        write_atomically(path, base.to_toml(), then=AGAIN)
     elif load(path) != base:
         raise RunError(f"{folder} holds a tuning of another recipe ({path}); choose another folder with --out")
 
