@@ -94,7 +94,7 @@ _FEDADAM = (
     f"fedavg+{_FOUR_STEPS}+local.optimizer=adam+local.learning_rate=1.58e-3"
     f"+optimizer.name=adam+{_BETA}+{_RATE}=1e-3+{_AS_THE_RECIPE}"
 )
-# The recipe `shakespeare`, and what uncompressed training is with the same local work.
+# Four passages in four local steps inside the subspace, and what uncompressed training is with the same local work.
 _FOUR_PASSAGES = "federation.batch_size=4+local.batch_size=1+local.optimizer=adam"
 _ROLES = f"{_ONE_BIT}+method.dim=131072+{_FOUR_PASSAGES}+local.learning_rate=5e-4+{_BETA}+{_RATE}=1e-3"
 _ROLES_SMALL = _ROLES.replace("131072", "8192")
@@ -106,6 +106,8 @@ _ROLES_DENSE = (
 _ALL_SNIPPETS, _MORE_IMAGES, _MORE_PASSAGES = (f"federation.batch_size={size}" for size in (40, 64, 4))
 # Parts that are tried one by one, on one-step clients of one passage.
 _PASSAGE = f"{_ONE_BIT}+{_BETA}+{_RATE}=1e-3"
+# The recipe `shakespeare` is that with more passages; here with more dimensions, too.
+_MANY = f"{_ONE_BIT}+{_BETA}+{_RATE}=5e-4+{_MORE_PASSAGES}+method.dim=1048576"
 # Parts that are tried one by one, on one-step clients in one subspace of d = 16,384.
 _PART, _FRESH = f"static+{_RATE}=3e-3", f"time-varying+{_RATE}=3e-3"
 _STAGES_OF_16896 = 'method.dim=8192+method.budgets={"layer1.*"=512,"residual1.*"=2048,"layer2.*"=2048,"layer3.*"=4096}'
@@ -126,7 +128,7 @@ GRIDS = {
             f"time-varying,k-subspace,static-1bit,fetchsgd,static-1bit+codec.down=int8,{_ONE_BIT}",
             "powersgd,ffa-lora,uni-lora,random-k,gpart,int4,true-top-k",
             f"local-top-k+optimizer.name=adam+{_RATE}=1.58e-4,qsgd,eden",
-            f"fedsgd+{_ALL_SNIPPETS}+{_RATE}=1.58e-4,fedavg,{_LOCAL_DENSE},fedprox,decomfl",
+            f"fedsgd+{_ALL_SNIPPETS}+{_RATE}=1.58e-4,{_WIDE}+{_BETA}+{_RATE}=1.5e-3+{_ALL_SNIPPETS},fedavg,{_LOCAL_DENSE},fedprox,decomfl",
         ),
     ),
     # The target: ours and uncompressed training, each tuned, over three seeds.
@@ -230,7 +232,7 @@ GRIDS = {
         trials=2,
         further=("--validation", "held-out-lines"),
         methods=(
-            f"fedsgd,{_ROLES},fedsgd+{_MORE_PASSAGES}+{_RATE}=1.58e-4,{_PASSAGE}+{_MORE_PASSAGES}",
+            f"fedsgd,{_ROLES},fedsgd+{_MORE_PASSAGES}+{_RATE}=1.58e-4,{_PASSAGE}+{_MORE_PASSAGES},{_MANY}",
             f"{_PASSAGE},{_ROLES_DENSE},{_ROLES_SMALL},static+method.dim=16384+{_BETA}+{_RATE}=1e-3,uni-lora",
             "powersgd,fedavg-lora,ffa-lora,local-top-k",
         ),
@@ -268,17 +270,19 @@ CALLED = {
     _LOCAL_DENSE: "`fedavg`, local steps as in the recipe, Adam on the server, too",
     _IMAGES: "**recipe `fashion-mnist`**",
     _FEWER: "recipe `fashion-mnist` with 40,000 numbers",
-    _ROLES: "**recipe `shakespeare`**",
-    _ROLES_SMALL: "recipe `shakespeare` at d = 8,192",
-    _ROLES_DENSE: "`fedavg`, local steps as in the recipe, Adam on the server, too",
+    _ROLES: "the same four passages in four local steps of Adam",
+    _ROLES_SMALL: "four local steps of Adam, d = 8,192",
+    _ROLES_DENSE: "`fedavg`, four local steps of Adam, Adam on the server, too",
     _FEDADAM: "`fedavg`, local steps as in the recipe, Adam on the server, too",
     _FEDADAM.removesuffix(f"+{_AS_THE_RECIPE}").replace(
         "1.58e-3", "5e-4"
     ): "`fedavg`, local steps as in the recipe, Adam on the server at a constant rate",
+    f"{_WIDE}+{_BETA}+{_RATE}=1.5e-3+{_ALL_SNIPPETS}": "the same 40 snippets in one gradient, d = 32,768",
     f"fedsgd+{_ALL_SNIPPETS}+{_RATE}=1.58e-4": "`fedsgd`, one gradient of all 40 snippets",
     f"fedsgd+{_MORE_IMAGES}+{_RATE}=1e-3": "`fedsgd`, one gradient of 64 images",
     f"fedsgd+{_MORE_PASSAGES}+{_RATE}=1.58e-4": "`fedsgd`, one gradient of four passages",
-    f"{_PASSAGE}+{_MORE_PASSAGES}": "one step, one gradient of four passages",
+    f"{_PASSAGE}+{_MORE_PASSAGES}": "**recipe `shakespeare`**",
+    _MANY: "recipe `shakespeare` at d = 1,048,576",
     f"fedavg+{_FOUR_STEPS}": "`fedavg`, as many local steps of SGD",
     f"fedsgd+{_BETA}+{_RATE}=1e-3": "`fedsgd`, beta2 = 0.98",
     f"{_PART}+{_STAGES_OF_16896}": "d of their own for the stages, 16,896 in all",
