@@ -104,6 +104,7 @@ _ROLES_DENSE = (
 )
 # One gradient of as many examples as local steps take.
 _ALL_SNIPPETS, _MORE_IMAGES, _MORE_PASSAGES = (f"federation.batch_size={size}" for size in (40, 64, 4))
+_IN_ONE_STEP = f"recipe+method.dim=81920+{_STAGES}+{_BETA}+{_RATE}=3e-3+{_MORE_IMAGES}"
 # Parts that are tried one by one, on one-step clients of one passage.
 _PASSAGE = f"{_ONE_BIT}+{_BETA}+{_RATE}=1e-3"
 # The recipe `shakespeare` is that with more passages; here with more dimensions, too.
@@ -185,7 +186,8 @@ GRIDS = {
         further=("--seeds", "3"),
         methods=(
             f"fedsgd+{_RATE}=1e-3,{_IMAGES}",
-            f"fedsgd+{_BETA}+{_RATE}=1e-3,{_FEDADAM},fedavg+{_FOUR_STEPS},fedsgd+{_MORE_IMAGES}+{_RATE}=1e-3",
+            f"fedsgd+{_BETA}+{_RATE}=1e-3,{_FEDADAM},fedavg+{_FOUR_STEPS}",
+            f"fedsgd+{_MORE_IMAGES}+{_RATE}=1e-3,{_IN_ONE_STEP}",
         ),
     ),
     "fashion-mnist-parts": Grid(
@@ -212,7 +214,7 @@ GRIDS = {
             f"{_PART}+codec.up=eden-2,{_PART}+codec.up=int4,{_PART}+codec.up=eden-1",
             f"{_PART}+method.projection=partition,{_PART}+method.projection=fastfood",
             f'{_PART}+method.burn_in=20+method.learned=16,{_PART}+method.scale=table+method.scale_table={{"linear.*"=3}}',
-            f"{_PART}+{_IN_EIGHT_STEPS}",
+            f"{_PART}+{_MORE_IMAGES},{_PART}+{_IN_EIGHT_STEPS}",
         ),
     ),
     "fashion-mnist-bytes": Grid(
@@ -279,6 +281,8 @@ CALLED = {
     ): "`fedavg`, local steps as in the recipe, Adam on the server at a constant rate",
     f"{_WIDE}+{_BETA}+{_RATE}=1.5e-3+{_ALL_SNIPPETS}": "the same 40 snippets in one gradient, d = 32,768",
     f"fedsgd+{_ALL_SNIPPETS}+{_RATE}=1.58e-4": "`fedsgd`, one gradient of all 40 snippets",
+    _IN_ONE_STEP: "the same 64 images in one gradient",
+    f"{_PART}+{_MORE_IMAGES}": "one gradient of 64 images",
     f"fedsgd+{_MORE_IMAGES}+{_RATE}=1e-3": "`fedsgd`, one gradient of 64 images",
     f"fedsgd+{_MORE_PASSAGES}+{_RATE}=1.58e-4": "`fedsgd`, one gradient of four passages",
     f"{_PASSAGE}+{_MORE_PASSAGES}": "**recipe `shakespeare`**",
