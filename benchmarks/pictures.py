@@ -97,7 +97,7 @@ def label(line: dict[str, Any], recipe: str) -> str:
         return called.replace("`", "").replace("*", "").split(", Adam on")[0]
     if name == "recipe":
         return f"recipe {recipe}"
-    words = [name]
+    words = [name, *(s.removeprefix("optimizer.name=") for s in settings if s.startswith("optimizer.name="))]
     dims = [setting.removeprefix("method.dim=") for setting in settings if setting.startswith("method.dim=")]
     if dims:
         words.append(f"d = {int(dims[0]):,}")
