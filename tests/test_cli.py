@@ -111,7 +111,7 @@ def test_adapter_and_merged_model_reload_to_the_same_metric(finished: Path, tmp_
 def test_the_line_that_export_prints_reads_the_merged_model(finished: Path, tmp_path: Path, run_igc: Command) -> None:
     (line,) = [line for line in run_igc("export", finished, "--out", tmp_path).out.splitlines() if "merged" in line[:8]]
     code = line.split("); ")[1]
-    program = f"import igc, transformers; path = {str(tmp_path / 'merged')!r}; {code}"
+    program = f"path = {str(tmp_path / 'merged')!r}; {code}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     modes = {path.stat().st_mode for path in (tmp_path / "merged").iterdir()}

@@ -110,7 +110,8 @@ def test_ctrl_c_saves_the_last_complete_round_and_the_run_goes_on_the_same(recip
     assert lines(folder, "ledger.jsonl") == lines(straight, "ledger.jsonl")
 
 
-def test_a_folder_that_is_taken_away_ends_the_run_at_once(recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_folder_that_is_taken_away_ends_the_run_at_once(interrupted: bool, recipe: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
 
     class Thief(Silent):
@@ -118,12 +119,14 @@ def test_a_folder_that_is_taken_away_ends_the_run_at_once(recipe: Path, tmp_path
             rounds.append(record.round)
             if record.round == 2:
                 shutil.move(folder, tmp_path / "elsewhere")
+                if interrupted:
+                    raise KeyboardInterrupt
 
     rounds: list[int] = []
-    with pytest.raises(RunError, match=r"recipe.toml is gone: somebody took the folder away while it trained"):
+    with pytest.raises(RunError, match=r"recipe.toml cannot be seen any more .*: was the folder taken away"):
         Run.create(load(recipe), folder).train(Thief())
     assert rounds == [0, 1, 2]
-    assert not list(folder.rglob("*.ckpt"))
+    assert not folder.exists()
 
 
 def copy_until(straight: Path, target: Path, rounds: int) -> Path:

@@ -157,7 +157,7 @@ def test_where_none_is_left_each_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["", "missing"])
 def test_where_there_is_none_it_says_what_to_do(tmp_path: Path, folder: str) -> None:
-    with pytest.raises(CheckpointError, match=r"no checkpoint in .*train anew"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .*`igc resume` begins at the start"):
         checkpoint.load_latest(tmp_path / folder, refuse)
 
 

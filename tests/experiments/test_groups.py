@@ -48,8 +48,8 @@ def test_budgets_have_dimensions_and_seeds_of_their_own() -> None:
     assert method.projection == DirectSum(parts, (300, 400, 20, 40), (1, 2, 2, 0))
 
 
-@pytest.mark.parametrize("d", [40, 41, 10_000])
-def test_tensors_with_no_more_parameters_than_their_budget_are_sent_in_full(d: int) -> None:
+@pytest.mark.parametrize("d", [41, 10_000])
+def test_tensors_with_fewer_parameters_than_their_budget_are_sent_in_full(d: int) -> None:
     found = built(f'method.budgets={{"head"={d}, "enc*"=3}}').projection
     three = BlockedHadamard(D=420, d=3, seed=child_seed(5, 2**62 + 2))
     parts = BlockedHadamard(D=300, d=8, seed=5), Identity(40, 40, 0), three

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,6 +10,14 @@ from pydantic import BaseModel, model_serializer
 from pydantic_core import PydanticSerializationError
 
 from igc.experiments.interrupts import interrupts_wait
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_as_in_a_terminal() -> Iterator[None]:
+    """What is started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Interrupted(BaseModel):

@@ -325,9 +325,12 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
         load("movie-revews")
 
 
-def test_a_run_is_not_a_recipe(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text("")
-    with pytest.raises(RecipeError, match="is the folder of a run; go on with it by `igc resume "):
+    with pytest.raises(RecipeError, match=r"is a folder; its recipe is .*recipe\.toml$"):
+        load(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(RecipeError, match=r"is a folder; go on with the run by `igc resume .*`, or train it anew: "):
         load(tmp_path)
 
 

@@ -33,6 +33,7 @@ def igc(arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: p
 
 def start(arguments: list[str], cwd: Path, first: str = "") -> subprocess.Popen[bytes]:
     """``igc ARGUMENTS`` as a process of its own, to be killed; ``first`` is Python to run before anything else."""
-    code = f"{first}import torch; torch.set_num_threads(1); from igc.cli import main; main()"
+    ctrl_c = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # ignored in the background
+    code = f"{ctrl_c}{first}import torch; torch.set_num_threads(1); from igc.cli import main; main()"
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

@@ -108,7 +108,7 @@ def load_latest(folder: Path, on_damaged: Callable[[str], None]) -> tuple[int, d
             on_damaged(f"{error}; trying the one before it")
     if damaged:
         raise CheckpointError(f"no checkpoint in {folder} can be used: {'; '.join(damaged)}; start the run anew")
-    raise CheckpointError(f"there is no checkpoint in {folder}: put it back if there was one, or train anew")
+    raise CheckpointError(f"there is no checkpoint in {folder}: `igc resume` begins at the start, and puts one there")
 
 
 def _load(path: Path) -> tuple[int, dict[str, Any], dict[str, Tensor]]:

@@ -34,7 +34,7 @@ def grouped(
         seed: of their projection; other groups have children of it.
         full: glob patterns of tensors that are sent in full.
         full_below: tensors with fewer elements are, too.
-        budgets: glob pattern -> d of all other tensors that fit; the first pattern that fits counts. Tensors with no more
+        budgets: glob pattern -> d of all other tensors that fit; the first pattern that fits counts. Tensors with fewer
             elements than that are sent in full.
 
     Raises:
@@ -65,9 +65,9 @@ def grouped(
         raise ProjectionError(f"method.dim = {dim:,} exceeds the {rows[0]:,} parameters of its tensors; lower it")
     parts = {0: make(rows[0], dim, seed)}
     for place, d in enumerate(budgets.values(), 1):
-        if d < rows[place]:
+        if d <= rows[place]:
             parts[place] = make(rows[place], d, child_seed(seed, _FIRST_GROUP + place))
-        else:  # no sketch of theirs is smaller than they are
+        else:  # which takes fewer numbers than a sketch would
             parts[place] = Identity(rows[place], rows[place], 0)
     if last in rows:
         parts[last] = Identity(rows[last], rows[last], 0)

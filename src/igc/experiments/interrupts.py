@@ -20,11 +20,12 @@ def interrupts_wait() -> Iterator[None]:
     Raises:
         KeyboardInterrupt: at the end, if Ctrl-C came meanwhile and nothing else ended the block.
     """
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    if before is None or threading.current_thread() is not threading.main_thread():  # None: another program's handler
         yield
         return
     came: list[Any] = []
-    before = signal.signal(signal.SIGINT, lambda *frame: came.append(frame))
+    signal.signal(signal.SIGINT, lambda *frame: came.append(frame))
     try:
         yield
     finally:

@@ -254,10 +254,11 @@ def source(name_or_path: str | Path) -> str:
     path = Path(name_or_path)
     try:
         if (path / "recipe.toml").is_file():
-            raise RecipeError(
-                f"{name} is the folder of a run; go on with it by `igc resume {quote(name)}`, or train what it was made of"
-                f" anew: {path / 'recipe.toml'}"
+            resumed = (path / "metrics.jsonl").is_file()
+            advice = (
+                f"go on with the run by `igc resume {quote(name)}`, or train it anew:" if resumed else "its recipe is"
             )
+            raise RecipeError(f"{name} is a folder; {advice} {path / 'recipe.toml'}")
         if not (name.endswith(".toml") or path.is_file()):
             raise RecipeError(f"no recipe is called {name!r}{did_you_mean(name, texts)}; `igc recipes` lists them")
         return path.read_text(encoding="utf-8-sig")

@@ -27,7 +27,7 @@ from torch import Tensor
 from igc.errors import IgcError, RunError, TrainingError
 from igc.experiments import checkpoint, metrics
 from igc.experiments.assemble import Experiment, assemble
-from igc.experiments.atomic import cannot_write, write_atomically
+from igc.experiments.atomic import AGAIN, cannot_write, write_atomically
 from igc.experiments.interrupts import interrupts_wait
 from igc.experiments.metrics import LEDGER, METRICS, JsonLines
 from igc.experiments.plots import write_plots
@@ -76,7 +76,7 @@ class Run:
         except OSError as error:
             raise RunError(f"cannot make the folder {folder}: {error.strerror}; choose another with --out") from error
         recipe = recipe.anchored()  # resume, eval and export may be called from elsewhere
-        write_atomically(folder / RECIPE, recipe.to_toml().encode())
+        write_atomically(folder / RECIPE, recipe.to_toml().encode(), then=AGAIN)
         return cls(folder, recipe, is_new=True)
 
     @classmethod
@@ -119,6 +119,8 @@ class Run:
             found = json.loads((self.folder / SUMMARY).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
+        except OSError as error:
+            raise RunError(f"cannot read {self.folder / SUMMARY}: {error.strerror}; mend that, or delete it") from error
         return found if isinstance(found, dict) and isinstance(found.get("rounds"), int) else None
 
     def train(self, observer: Observer, build: Callable[[Recipe], Experiment] = assemble) -> dict[str, Any]:
@@ -223,7 +225,6 @@ class _Trainer:
                     last = done == rounds or self._over_budget(done)
                     evaluated = done % self.recipe.evaluation.every == 0 or last
                     scores = self.experiment.evaluate() if evaluated else {}
-                    self._is_there()
                     with interrupts_wait():
                         self._book(result, self._record(result, scores, began), lines, ledger)
                         if done % self.recipe.checkpoint.every == 0 or last:
@@ -236,20 +237,13 @@ class _Trainer:
                 if journal is not None:
                     journal.close()
 
-    def _is_there(self) -> None:
-        """Whether what is written still has a place: a folder that was taken away is made anew without its recipe."""
-        if not (self.folder / RECIPE).exists():
-            raise RunError(
-                f"{self.folder / RECIPE} is gone: somebody took the folder away while it trained, and no run goes on"
-                " without it; put it back and `igc resume` it, or train again"
-            )
-
     def _book(self, result: RoundResult, line: RoundRecord, lines: JsonLines, ledger: JsonLines) -> None:
         """Put a round into the logs, and hold what a checkpoint of it would."""
         for client, reason in result.rejected.items():
             self.observer.warn(f"round {line.round}: left out client '{client}': {reason}")
         if result.skipped:
             self.observer.warn(f"round {line.round}: skipped: {result.skipped}")
+        _is_there(self.folder)
         lines.append(line.to_json())
         ledger.append({**result.traffic, "round": line.round})
         self.complete = _Moment.of(line.round, self.experiment)
@@ -343,6 +337,7 @@ class _Trainer:
         moment = self.complete
         if moment is None or moment.round == self.saved:
             return
+        _is_there(self.folder)
         for log in logs:
             log.sync()
         tensors: dict[str, Tensor] = {}
@@ -366,6 +361,21 @@ class _Trainer:
             device=_device_name(e.device),
             folder=self.folder,
         )
+
+
+def _is_there(folder: Path) -> None:
+    """Refuse to write into a folder that was taken away: it would be made anew, without its recipe.
+
+    Raises:
+        RunError: it was.
+    """
+    try:
+        (folder / RECIPE).stat()
+    except OSError as error:
+        raise RunError(
+            f"{folder / RECIPE} cannot be seen any more ({error.strerror}): was the folder taken away while it trained? Put"
+            f" it back and `igc resume` it, or train again"
+        ) from error
 
 
 @record

@@ -67,9 +67,13 @@ def fetch_debian(package: DebianPackage, display: Display = on_stderr) -> Path:
 
 def is_here(package: DebianPackage) -> bool:
     """Whether `fetch_debian` would find the files here, without a network."""
-    return any(
-        _all_there(folder, package) for folder in (Path(package.installed), cache_folder() / "debian" / package.name)
-    )
+    folders = Path(package.installed), cache_folder() / "debian" / package.name
+    return any(_all_there(folder, package) for folder in folders) or bool(_by_hand(package))
+
+
+def _by_hand(package: DebianPackage) -> list[Path]:
+    """What somebody put where the cache looks for it."""
+    return sorted((cache_folder() / "downloads").glob(f"{package.name}_*.deb"))
 
 
 def _all_there(folder: Path, package: DebianPackage) -> bool:
@@ -79,8 +83,7 @@ def _all_there(folder: Path, package: DebianPackage) -> bool:
 
 def _unpack(package: DebianPackage, private: Path, display: Display) -> Path:
     downloads = cache_folder() / "downloads"
-    by_hand = sorted(downloads.glob(f"{package.name}_*.deb"))
-    if by_hand:
+    if by_hand := _by_hand(package):
         file = by_hand[-1]
     else:
         remedy = (

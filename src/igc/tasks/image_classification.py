@@ -103,7 +103,7 @@ class ImageClassification(Task):
     @property
     @override
     def reads_merged(self) -> str:
-        return "igc.tasks.image_classification.load_merged(path)"
+        return "from igc.tasks.image_classification import load_merged; load_merged(path)"
 
     @override
     def save_merged(self, model: nn.Module, folder: Path) -> None:

@@ -124,8 +124,8 @@ class LanguageModelling(Task):
 
     @property
     def reads_merged(self) -> str:
-        """With ``AutoModelForCausalLM``."""
-        return "transformers.AutoModelForCausalLM.from_pretrained(path)"
+        """A line of Python."""
+        return "import transformers; transformers.AutoModelForCausalLM.from_pretrained(path)"
 
     def save_merged(self, model: nn.Module, folder: Path) -> None:
         """Write model, config and tokenizer."""

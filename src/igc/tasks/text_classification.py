@@ -127,9 +127,9 @@ class TextClassification(Task):
 
     @property
     def reads_merged(self) -> str:
-        """With ``AutoModelForSequenceClassification``, which knows the head ``mean-pooling`` from us alone."""
-        known = "import igc.tasks.mean_pooling; " if self.settings.head == "mean-pooling" else ""
-        return f"{known}transformers.AutoModelForSequenceClassification.from_pretrained(path)"
+        """A line of Python; transformers know the head ``mean-pooling`` from us alone."""
+        modules = "transformers, igc.tasks.mean_pooling" if self.settings.head == "mean-pooling" else "transformers"
+        return f"import {modules}; transformers.AutoModelForSequenceClassification.from_pretrained(path)"
 
     def save_merged(self, model: nn.Module, folder: Path) -> None:
         """Write model, config and tokenizer."""

@@ -187,7 +187,7 @@ def _damage(name: str, text: str | None) -> Callable[[Path], None]:
         (_damage("ledger.jsonl", '{"round": 1, "clients": {"a": {}}}\n'), "no bytes up and down of client 'a'"),
         (_damage("ledger.jsonl", '{"round": 1}\n'), "round 1: names no clients"),
         (_damage("summary.json", "{"), "summary.json"),
-        (_damage("summary.json", "[]"), "is no summary of a run"),
+        (_damage("summary.json", "[]"), "does not hold what it should; `igc resume` the run writes it anew"),
         (_damage(JSON, "{}"), "is no list of results"),
         (_damage(JSON, '[{"method": "static"}]'), "the line of 'static' has no 'runs'"),
         (_damage(JSON, '[{"method": "static", "runs": ["gone"]}]'), "which holds no recipe.toml"),

@@ -22,12 +22,12 @@ from igc.experiments.progress import RoundRecord
 from igc.experiments.recipe import Recipe, load
 from igc.experiments.report.read import read as read_report
 from igc.experiments.run import SUMMARY, Run
-from igc.experiments.tune import STUDY
+from igc.experiments.tune import JSON, STUDY
 from igc.experiments.tune import tuner as module
 from igc.experiments.tune.budget import Budget, Plan, Rehearsal
 from igc.experiments.tune.draws import Told
 from igc.experiments.tune.space import Choice, changed
-from igc.experiments.tune.tuner import BEST, JSON, Terms, Tuner, read, trials_of
+from igc.experiments.tune.tuner import BEST, Terms, Tuner, read, trials_of
 from support.command import igc, start
 from support.in_this_process import InThisProcess
 from support.tiny import write_recipe
@@ -118,20 +118,35 @@ def test_the_best_recipe_is_whole_and_runs_for_the_same_bytes(tuned: Tuner, tiny
     assert summary["rounds"] == best["rounds"]
 
 
-def test_a_report_shows_its_trials(tuned: Tuner) -> None:
+def test_a_report_shows_its_trials_and_what_became_of_them(tuned: Tuner) -> None:
     (group,) = read_report([tuned.folder])
-    assert len(group.entries) == 4
-    assert {entry.runs[0].folder.name for entry in group.entries} == {
-        Path(line["run"]).name for line in made(read(tuned.folder))
-    }
+    shown = {entry.runs[0].folder.name: entry.status for entry in group.entries}
+    assert shown == {Path(line["run"]).name: line["status"] for line in made(read(tuned.folder))}
+    assert not any(entry.going for entry in group.entries)
 
 
-def test_a_damaged_database_is_refused_in_a_line(tuned: Tuner, tiny: Recipe, tmp_path: Path) -> None:
+def test_a_trial_that_cost_too_much_is_no_result(tuned: Tuner, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tuned.folder, tmp_path / "tuned"))
-    (folder / STUDY).write_text("not a database")
-    for _ in range(2):  # nor is it locked by the first try
-        with pytest.raises(RunError, match=r"cannot read .*tune.db: file is not a database; put it back, or"):
+    content = read(folder)
+    best = next(line for line in content["trials"] if line["status"] == "complete")
+    best["status"] = "cost more than the budget"
+    (folder / JSON).write_text(json.dumps(content))
+    (group,) = read_report([folder])
+    (entry,) = [entry for entry in group.entries if entry.runs[0].folder.name == Path(best["run"]).name]
+    assert (entry.done, entry.status) == (False, "cost more than the budget")
+
+
+@pytest.mark.parametrize("at", [0, 4096, 20_480])
+def test_a_damaged_database_is_refused_in_a_line(at: int, tuned: Tuner, tiny: Recipe, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tuned.folder, tmp_path / "tuned"))
+    content = bytearray((folder / STUDY).read_bytes())
+    content[at : at + 4096] = b"x" * 4096
+    (folder / STUDY).write_bytes(content)
+    kept = []  # errors hold what they came through: nor may the lock be held by the first
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"tune\.db: .*; mend that and give the same command again, or") as error:
             Tuner(tiny, terms(4), folder, Watched(), quiet).run()
+        kept.append(error)
 
 
 def test_a_client_that_has_most_stays_within_its_budget(tiny: Recipe, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from igc.experiments.recipe import Recipe, load
 from igc.experiments.run import RECIPE, Run
 
 SESSION: Final = "session"
+_AGAIN: Final = "start the run again"
 
 
 def server_app(recipe: Path) -> ServerApp:
@@ -99,7 +100,7 @@ def create_or_open(recipe: Recipe, folder: Path) -> Run:
     if run.recipe.essence != recipe.essence:
         raise RunError(f"{folder} holds a run of another recipe; choose another folder by --run-config 'out=\"...\"'")
     # Rounds, learning rates and the like may change between two sessions.
-    write_atomically(folder / RECIPE, recipe.anchored().to_toml())
+    write_atomically(folder / RECIPE, recipe.anchored().to_toml(), then=_AGAIN)
     return Run.open(folder)
 
 
@@ -134,5 +135,5 @@ def _session(folder: Path) -> str:
     """The name of a run's session: what clients remember under another one is not of this run."""
     path = folder / SESSION
     if not path.exists():
-        write_atomically(path, secrets.token_hex(8) + "\n")
+        write_atomically(path, secrets.token_hex(8) + "\n", then=_AGAIN)
     return path.read_text().strip()

@@ -1,4 +1,4 @@
-"""Reads the folders of runs and of comparisons for a report; whatever a run has written so far is enough."""
+"""Reads the folders of runs, comparisons and tunings for a report; whatever a run has written so far is enough."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from igc.experiments.compare.folders import RUNS, method_folders
 from igc.experiments.format import format_bytes, rounds_each
 from igc.experiments.metrics import LEDGER, METRICS, Record
 from igc.experiments.run import RECIPE, SUMMARY
+from igc.experiments.tune import JSON as TUNING
 from igc.experiments.tune import STUDY
 
 _FALLING: Final = ("perplexity", "loss")  # measures of which less is better, where a run does not say yet
@@ -41,6 +42,7 @@ class RunLog:
         summary: None while the run is not finished.
         broke_down: a comparison gave it up, its training having broken down.
         touched: when its log last grew, in seconds since the epoch.
+        verdict: what the tuning that it was a trial of made of it.
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class RunLog:
     summary: Mapping[str, Any] | None
     broke_down: bool
     touched: float
+    verdict: str | None = None
 
     @property
     def evaluated(self) -> list[Record]:
@@ -179,7 +182,7 @@ class Group:
 
 
 def read(folders: Sequence[Path]) -> list[Group]:
-    """What the folders of runs and comparisons hold so far.
+    """What the folders of runs, comparisons and tunings hold so far.
 
     Args:
         folders: each of a run, of a comparison or of a tuning, in any mixture.
@@ -188,13 +191,13 @@ def read(folders: Sequence[Path]) -> list[Group]:
         Groups in the order of the folders.
 
     Raises:
-        RunError: a folder holds neither, or a file in it is missing or damaged.
+        RunError: a folder holds none of them, or a file in it is missing or damaged.
     """
     loose: list[RunLog] = []
     entries: list[Entry] = []
     for folder in dict.fromkeys(path.resolve() for path in folders):
         if (folder / STUDY).is_file():  # a tuning: its trials are runs
-            loose += [read_run(path) for path in sorted((folder / RUNS).glob("*")) if (path / RECIPE).is_file()]
+            loose += _trials(folder)
         elif (folder / JSON).is_file() or ((folder / RECIPE).is_file() and (folder / RUNS).is_dir()):
             entries += _comparison(folder)
         elif (folder / RECIPE).is_file():
@@ -246,6 +249,14 @@ def read_run(folder: Path) -> RunLog:
     return RunLog(
         folder, recipe, records, uploads, downloads, up, down, summary, (folder / OUTCOME).exists(), _touched(folder)
     )
+
+
+def _trials(root: Path) -> list[RunLog]:
+    """The runs of a tuning, and what it made of them."""
+    lines = _json(root / TUNING, "delete it and tune again, trials are kept") if (root / TUNING).is_file() else {}
+    verdicts = {Path(line["run"]).name: str(line["status"]) for line in lines.get("trials", ()) if line.get("run")}
+    runs = (path for path in sorted((root / RUNS).glob("*")) if (path / RECIPE).is_file())
+    return [replace(read_run(path), verdict=verdicts.get(path.name)) for path in runs]
 
 
 def _clients(line: Record, ledger: Path) -> Mapping[str, Any]:
@@ -370,7 +381,7 @@ def _of_runs(name: str, runs: tuple[RunLog, ...]) -> Entry:
     return Entry(
         name=name,
         about="",
-        status=COMPLETE if done else _progress(runs),
+        status=first.verdict or (COMPLETE if done else _progress(runs)),
         runs=runs,
         budget="",
         metric=fmean(values) if values else None,
@@ -466,7 +477,8 @@ def _measured(group: Group) -> str:
     """The title with what the measure was taken on, where another group has the same."""
     runs = [run for entry in group.entries for run in entry.runs]
     most = runs[0].setting("evaluation.max_examples") if runs else None
-    return f"{group.title}, measured on {f'at most {most:,}' if most else 'all'} examples"
+    split = (runs[0].setting("evaluation.splits") or ["its split"])[0] if runs else "its split"
+    return f"{group.title}, measured on {f'at most {most:,}' if most else 'all'} examples of {split}"
 
 
 def _toml(path: Path) -> dict[str, Any]:
@@ -476,11 +488,11 @@ def _toml(path: Path) -> dict[str, Any]:
         raise RunError(f"cannot read {path}: {error}; put it back or leave it out") from error
 
 
-def _json(path: Path) -> Mapping[str, Any]:
+def _json(path: Path, remedy: str = "`igc resume` the run writes it anew") -> Mapping[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"cannot read {path}: {error}; `igc resume` the run writes it anew") from error
+        raise RunError(f"cannot read {path}: {error}; {remedy}") from error
     if not isinstance(found, dict):
-        raise RunError(f"{path} is no summary of a run; `igc resume` the run writes it anew")
+        raise RunError(f"{path} does not hold what it should; {remedy}")
     return found

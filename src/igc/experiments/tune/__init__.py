@@ -2,4 +2,5 @@
 
 from typing import Final
 
+JSON: Final = "tune.json"
 STUDY: Final = "tune.db"  # in a tuning's folder, of which it is the sign

@@ -49,8 +49,9 @@ def tune(
     from igc.experiments.compare.execute import Executor
     from igc.experiments.compare.table import AtWork
     from igc.experiments.recipe import load, parse_override
+    from igc.experiments.tune import JSON
     from igc.experiments.tune.budget import Budget
-    from igc.experiments.tune.tuner import BEST, JSON, Terms, Tuner, read, trials_of
+    from igc.experiments.tune.tuner import BEST, Terms, Tuner, read, trials_of
 
     console, errors = Console(), Console(stderr=True)
     base = load(recipe, settings or [])

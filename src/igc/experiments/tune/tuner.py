@@ -41,13 +41,12 @@ from igc.experiments.compare.execute import Executor, OutOfTimeError
 from igc.experiments.metrics import METRICS
 from igc.experiments.recipe import Recipe, load
 from igc.experiments.run import LOCK, RECIPE, Run
-from igc.experiments.tune import STUDY
+from igc.experiments.tune import JSON, STUDY
 from igc.experiments.tune.budget import Budget, Rehearsal
 from igc.experiments.tune.draws import Cheapest, Told
 from igc.experiments.tune.space import METHODS, TUNABLE, VERSION, Choice, SearchSpace
 from igc.projection.philox import child_seed
 
-JSON: Final = "tune.json"
 BEST: Final = "best.toml"
 NINTHS: Final = 9
 THIRD: Final = 3
@@ -344,17 +343,11 @@ class Tuner:
     def _study(self) -> Iterator[optuna.Study]:
         """The study in the folder; trials that were cut short are due again."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        lock = FileLock(self.folder / LOCK)
         try:
-            lock.acquire(timeout=0)
+            held = FileLock(self.folder / LOCK).acquire(timeout=0)
         except Timeout:
             raise RunError(f"another process tunes in {self.folder}; wait for it, or stop it first") from None
-        try:
-            storage = self._storage()
-        except RunError:
-            lock.release()
-            raise
-        try:
+        with held, self._storage() as storage:
             study = optuna.create_study(
                 storage=storage,
                 study_name="tune",
@@ -370,21 +363,25 @@ class Tuner:
                 study.enqueue_trial(trial.params)
                 study.tell(trial.number, state=TrialState.FAIL)
             yield study
-        finally:
-            storage.remove_session()
-            storage.engine.dispose()
-            lock.release()
 
-    def _storage(self) -> optuna.storages.RDBStorage:
+    @contextmanager
+    def _storage(self) -> Iterator[optuna.storages.RDBStorage]:
+        """What optuna keeps trials in; whatever it cannot read or write while it is open ends in a line."""
         path = self.folder / STUDY
+        storage: optuna.storages.RDBStorage | None = None
         try:
-            return optuna.storages.RDBStorage(f"sqlite:///{path}")
+            storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+            yield storage
         except (SQLAlchemyError, StorageInternalError) as error:
-            cause = getattr(error, "orig", None) or error
+            cause = getattr(error.__cause__ or error, "orig", None) or error.__cause__ or error
             raise RunError(
-                f"cannot read {path}: {cause}; put it back, or tune in another folder with --out (what its trials found is"
-                f" in it alone; what they trained stays in {self.folder / 'runs'})"
+                f"{path}: {cause}; mend that and give the same command again, or tune in another folder with --out (what"
+                f" trials found is in this file alone; what they trained stays in {self.folder / 'runs'})"
             ) from error
+        finally:
+            if storage is not None:
+                storage.remove_session()
+                storage.engine.dispose()
 
     def _hold_to_its_terms(self, study: optuna.Study) -> None:
         asked = self.terms.to_json()
