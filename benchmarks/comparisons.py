@@ -129,7 +129,8 @@ GRIDS = {
             f"time-varying,k-subspace,static-1bit,fetchsgd,static-1bit+codec.down=int8,{_ONE_BIT}",
             "powersgd,ffa-lora,uni-lora,random-k,gpart,int4,true-top-k",
             f"local-top-k+optimizer.name=adam+{_RATE}=1.58e-4,qsgd,eden",
-            f"fedsgd+{_ALL_SNIPPETS}+{_RATE}=1.58e-4,{_WIDE}+{_BETA}+{_RATE}=1.5e-3+{_ALL_SNIPPETS},fedavg,{_LOCAL_DENSE},fedprox,decomfl",
+            f"fedsgd+{_ALL_SNIPPETS}+{_RATE}=1.58e-4,{_WIDE}+{_BETA}+{_RATE}=1.5e-3+{_ALL_SNIPPETS}",
+            f"fedavg,{_LOCAL_DENSE},fedprox,decomfl",
         ),
     ),
     # The target: ours and uncompressed training, each tuned, over three seeds.

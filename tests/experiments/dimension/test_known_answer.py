@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from safetensors.torch import save_model
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -65,11 +66,11 @@ class LinearRegression(Task):
     @property
     @override
     def reads_merged(self) -> str:
-        raise NotImplementedError
+        return "import safetensors.torch; safetensors.torch.load_file(path / 'model.safetensors')"
 
     @override
     def save_merged(self, model: nn.Module, folder: Path) -> None:
-        raise NotImplementedError
+        save_model(model, str(folder / "model.safetensors"))
 
 
 def removed(recipe: Recipe, d: int, B: Tensor, y: Tensor) -> float:
