@@ -95,7 +95,8 @@ _FEDADAM = (
     f"+optimizer.name=adam+{_BETA}+{_RATE}=1e-3+{_AS_THE_RECIPE}"
 )
 # Four passages in four local steps inside the subspace, and what uncompressed training is with the same local work.
-_FOUR_PASSAGES = "federation.batch_size=4+local.batch_size=1+local.optimizer=adam"
+_FOUR_PASSAGES_EACH = "federation.batch_size=4+local.batch_size=1"
+_FOUR_PASSAGES = f"{_FOUR_PASSAGES_EACH}+local.optimizer=adam"
 _ROLES = f"{_ONE_BIT}+method.dim=131072+{_FOUR_PASSAGES}+local.learning_rate=5e-4+{_BETA}+{_RATE}=1e-3"
 _ROLES_SMALL = _ROLES.replace("131072", "8192")
 _ROLES_DENSE = (
@@ -174,8 +175,10 @@ GRIDS = {
         examples=2000,
         methods=(
             f"static+{_RATE}=3e-3,fedsgd+{_RATE}=1e-3,powersgd+{_RATE}=1e-3,{_ONE_BIT}+{_RATE}=3e-3",
-            f"local-top-k,fetchsgd,random-k,int4+{_RATE}=1e-3,fedavg,recipe+{_RATE}=3e-3",
-            "time-varying,k-subspace,gpart,true-top-k,fedprox,qsgd,eden,decomfl",
+            f"local-top-k,fetchsgd,random-k,int4+{_RATE}=1e-3,recipe+{_RATE}=3e-3,{_IMAGES}",
+            "time-varying,k-subspace,gpart,true-top-k,qsgd,eden,decomfl",
+            # Published, clients go through all their images, which takes too long here.
+            f"fedavg+{_FOUR_STEPS},fedprox+{_FOUR_STEPS}",
         ),
     ),
     # The target.
@@ -237,7 +240,9 @@ GRIDS = {
         methods=(
             f"fedsgd,{_ROLES},fedsgd+{_MORE_PASSAGES}+{_RATE}=1.58e-4,{_PASSAGE}+{_MORE_PASSAGES},{_MANY}",
             f"{_PASSAGE},{_ROLES_DENSE},{_ROLES_SMALL},static+method.dim=16384+{_BETA}+{_RATE}=1e-3,uni-lora",
-            "powersgd,fedavg-lora,ffa-lora,local-top-k",
+            # Published, clients go through all their lines, which takes too long here.
+            f"powersgd,local-top-k,fedavg-lora+{_FOUR_PASSAGES_EACH},ffa-lora+{_FOUR_PASSAGES_EACH}",
+            f"fedavg+{_FOUR_PASSAGES_EACH},fedprox+{_FOUR_PASSAGES_EACH}",
         ),
     ),
     # One rate for all, 1e-3.
