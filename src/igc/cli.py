@@ -107,7 +107,8 @@ def train(
 @app.command()
 def resume(run: RunArgument, engine: EngineOption = "here", tensorboard: TensorBoardOption = False) -> None:
     """Go on with a run that was stopped, from its newest checkpoint."""
-    from igc.experiments.run import RECIPE, Run
+    from igc.experiments.recipe import RECIPE
+    from igc.experiments.run import Run
 
     opened = Run.open(run)
     if opened.is_finished:
@@ -255,8 +256,9 @@ def _train(run: Run, engine: str, watch: Observer) -> None:
 
 def _print_summary(summary: dict[str, Any], folder: Path) -> None:
     from igc.experiments.metrics import LEDGER, METRICS
+    from igc.experiments.recipe import RECIPE
     from igc.experiments.report.table import summary_table
-    from igc.experiments.run import CHECKPOINTS, PLOTS, RECIPE, SUMMARY
+    from igc.experiments.run import CHECKPOINTS, PLOTS, SUMMARY
 
     paths = {
         "recipe as run": folder / RECIPE,

@@ -24,6 +24,7 @@ from pydantic_core import PydanticCustomError
 from igc.data import DataSettings
 from igc.errors import RecipeError, did_you_mean
 from igc.experiments.faults import faults
+from igc.experiments.metrics import METRICS
 from igc.experiments.settings import (
     NEEDS_METHOD,
     SERVER_FEEDBACK,
@@ -40,6 +41,8 @@ from igc.experiments.settings import (
 )
 from igc.experiments.shelter import AggregationSettings, PrivacySettings, SecuritySettings, misfits
 from igc.tasks import IMAGE_MODELS, ModelSettings, TaskSettings, misfit
+
+RECIPE = "recipe.toml"  # of a run, in its folder
 
 
 class Recipe(Section):
@@ -253,12 +256,12 @@ def source(name_or_path: str | Path) -> str:
         return texts[name]
     path = Path(name_or_path)
     try:
-        if (path / "recipe.toml").is_file():
-            resumed = (path / "metrics.jsonl").is_file()
+        if (path / RECIPE).is_file():
+            resumed = (path / METRICS).is_file()
             advice = (
                 f"go on with the run by `igc resume {quote(name)}`, or train it anew:" if resumed else "its recipe is"
             )
-            raise RecipeError(f"{name} is a folder; {advice} {path / 'recipe.toml'}")
+            raise RecipeError(f"{name} is a folder; {advice} {path / RECIPE}")
         if not (name.endswith(".toml") or path.is_file()):
             raise RecipeError(f"no recipe is called {name!r}{did_you_mean(name, texts)}; `igc recipes` lists them")
         return path.read_text(encoding="utf-8-sig")

@@ -33,13 +33,12 @@ from igc.experiments.metrics import LEDGER, METRICS, JsonLines
 from igc.experiments.plots import write_plots
 from igc.experiments.progress import Observer, RoundRecord, RunInfo
 from igc.experiments.protect import Journal, build_spending
-from igc.experiments.recipe import Recipe, load
+from igc.experiments.recipe import RECIPE, Recipe, load
 from igc.experiments.summary import summarise
 from igc.federation import RoundResult
 from igc.federation.protection import Spending
 from igc.records import from_tree, record, to_tree
 
-RECIPE = "recipe.toml"
 SUMMARY = "summary.json"
 CHECKPOINTS = "checkpoints"
 PLOTS = "plots"

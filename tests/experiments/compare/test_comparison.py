@@ -26,8 +26,8 @@ from igc.experiments.compare.entrants import entrants
 from igc.experiments.compare.execute import OUTCOME, Executor, OutOfTimeError
 from igc.experiments.compare.one import Silent
 from igc.experiments.progress import RoundRecord
-from igc.experiments.recipe import Recipe, load
-from igc.experiments.run import RECIPE, SUMMARY, Run
+from igc.experiments.recipe import RECIPE, Recipe, load
+from igc.experiments.run import SUMMARY, Run
 from support.command import igc, start
 from support.in_this_process import InThisProcess
 from support.tiny import write_recipe

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sqlite3
 import time
 import tomllib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +149,17 @@ def test_a_damaged_database_is_refused_in_a_line(at: int, tuned: Tuner, tiny: Re
         with pytest.raises(RunError, match=r"tune\.db: .*; mend that and give the same command again, or") as error:
             Tuner(tiny, terms(4), folder, Watched(), quiet).run()
         kept.append(error)
+
+
+def test_the_database_of_another_version_of_optuna_is_refused(tuned: Tuner, tiny: Recipe, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tuned.folder, tmp_path / "tuned"))
+    with closing(sqlite3.connect(folder / STUDY)) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'v99.0.0.a'")
+        database.execute("UPDATE version_info SET schema_version = 99")
+    with pytest.raises(
+        RunError, match=r"tune\.db was written by another version of optuna than the one here, [\d.]+: "
+    ):
+        Tuner(tiny, terms(4), folder, Watched(), quiet).run()
 
 
 def test_a_client_that_has_most_stays_within_its_budget(tiny: Recipe, tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from igc.errors import IgcError, RunError, TrainingError
 from igc.experiments.assemble import Experiment
 from igc.experiments.atomic import write_atomically
 from igc.experiments.progress import Observer
-from igc.experiments.recipe import Recipe, load
-from igc.experiments.run import RECIPE, Run
+from igc.experiments.recipe import RECIPE, Recipe, load
+from igc.experiments.run import Run
 
 SESSION: Final = "session"
 _AGAIN: Final = "start the run again"

@@ -25,8 +25,8 @@ from igc.experiments.compare.campaign import Campaign, Terms
 from igc.experiments.compare.entrant import Entrant
 from igc.experiments.compare.execute import Executor, OutOfTimeError
 from igc.experiments.metrics import METRICS
-from igc.experiments.recipe import Recipe, load
-from igc.experiments.run import CHECKPOINTS, LOCK, RECIPE
+from igc.experiments.recipe import RECIPE, Recipe, load
+from igc.experiments.run import CHECKPOINTS, LOCK
 
 JSON: Final = "comparison.json"
 CSV: Final = "comparison.csv"

@@ -18,8 +18,8 @@ from igc.errors import RunError
 from igc.experiments.atomic import AGAIN, write_atomically
 from igc.experiments.compare.one import BROKE_DOWN, FAILED, patience
 from igc.experiments.metrics import METRICS
-from igc.experiments.recipe import Recipe
-from igc.experiments.run import RECIPE, SUMMARY, Run
+from igc.experiments.recipe import RECIPE, Recipe
+from igc.experiments.run import SUMMARY, Run
 
 OUTCOME: Final = "broke-down.json"  # in the folder of a run whose training broke down
 _POLL_SECONDS: Final = 0.5

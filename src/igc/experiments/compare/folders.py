@@ -13,8 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from igc.experiments.recipe import Recipe, load
-from igc.experiments.run import RECIPE
+from igc.experiments.recipe import RECIPE, Recipe, load
 
 RUNS: Final = "runs"
 _LONGEST: Final = 160  # bytes of a name that is not cut

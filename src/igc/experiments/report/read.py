@@ -19,7 +19,8 @@ from igc.experiments.compare.execute import OUTCOME
 from igc.experiments.compare.folders import RUNS, method_folders
 from igc.experiments.format import format_bytes, rounds_each
 from igc.experiments.metrics import LEDGER, METRICS, Record
-from igc.experiments.run import RECIPE, SUMMARY
+from igc.experiments.recipe import RECIPE
+from igc.experiments.run import SUMMARY
 from igc.experiments.tune import JSON as TUNING
 from igc.experiments.tune import STUDY
 

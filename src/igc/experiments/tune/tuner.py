@@ -39,8 +39,8 @@ from igc.experiments.assemble import assemble, load_data
 from igc.experiments.atomic import AGAIN, write_atomically
 from igc.experiments.compare.execute import Executor, OutOfTimeError
 from igc.experiments.metrics import METRICS
-from igc.experiments.recipe import Recipe, load
-from igc.experiments.run import LOCK, RECIPE, Run
+from igc.experiments.recipe import RECIPE, Recipe, load
+from igc.experiments.run import LOCK, Run
 from igc.experiments.tune import JSON, STUDY
 from igc.experiments.tune.budget import Budget, Rehearsal
 from igc.experiments.tune.draws import Cheapest, Told
@@ -370,7 +370,7 @@ class Tuner:
         path = self.folder / STUDY
         storage: optuna.storages.RDBStorage | None = None
         try:
-            storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+            storage = self._open(path)
             yield storage
         except (SQLAlchemyError, StorageInternalError) as error:
             cause = getattr(error.__cause__ or error, "orig", None) or error.__cause__ or error
@@ -382,6 +382,15 @@ class Tuner:
             if storage is not None:
                 storage.remove_session()
                 storage.engine.dispose()
+
+    def _open(self, path: Path) -> optuna.storages.RDBStorage:
+        try:
+            return optuna.storages.RDBStorage(f"sqlite:///{path}")
+        except RuntimeError as error:  # all that optuna says of a database of another version's
+            raise RunError(
+                f"{path} was written by another version of optuna than the one here, {optuna.__version__}: install that"
+                " version to go on with it, or tune in another folder with --out"
+            ) from error
 
     def _hold_to_its_terms(self, study: optuna.Study) -> None:
         asked = self.terms.to_json()
