@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from shlex import quote
@@ -54,7 +53,7 @@ def compare(
     from igc.experiments.compare.campaign import Terms
     from igc.experiments.compare.comparison import CSV, JSON
     from igc.experiments.compare.comparison import compare as run
-    from igc.experiments.compare.execute import Executor
+    from igc.experiments.compare.execute import Executor, threads_for
     from igc.experiments.compare.names import names
     from igc.experiments.compare.table import AtWork, table
     from igc.experiments.recipe import load, parse_override
@@ -73,7 +72,7 @@ def compare(
     chooses = (validation or (others or ["validation"])[0]) if tune else None
     terms = Terms(rounds or base.federation.rounds, budget, seeds, trials if tune else 1, test, chooses)
     deadline = None if max_hours is None else time.monotonic() + 3600 * max_hours
-    executor = Executor(max((os.cpu_count() or 1) // jobs, 1), deadline)
+    executor = Executor(threads_for(jobs), deadline)
     folder = out or Path("runs") / f"compare-{Path(recipe).stem}"
     try:
         with AtWork(errors) as at_work:

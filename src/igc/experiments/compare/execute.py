@@ -29,6 +29,18 @@ class OutOfTimeError(Exception):
     """Time is up; what was reached is on disk, and the same command goes on from there."""
 
 
+def threads_for(jobs: int) -> int:
+    """How many threads each of so many runs side by side computes with: as ``OMP_NUM_THREADS`` says, or its share.
+
+    Of all cores that this process may use; two runs with a thread for every core wait for each other at every operation.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(cores // jobs, 1)
+
+
 @dataclass(frozen=True)
 class Executor:
     """Trains runs, or finds that they are trained.

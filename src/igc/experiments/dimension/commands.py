@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,7 +48,7 @@ def dimension(
         raise typer.BadParameter(f"must be one of {', '.join(_MEASURES)}", param_hint="--measure")
 
     from igc.experiments.compare.campaign import Terms
-    from igc.experiments.compare.execute import Executor
+    from igc.experiments.compare.execute import Executor, threads_for
     from igc.experiments.compare.table import AtWork
     from igc.experiments.dimension.plot import write_plot
     from igc.experiments.dimension.study import JSON, study
@@ -61,7 +60,7 @@ def dimension(
     test, *others = base.evaluation.splits
     chooses = (validation or (others or ["validation"])[0]) if tune else None
     terms = Terms(rounds or base.federation.rounds, None, seeds, trials if tune else 1, test, chooses)
-    executor = Executor(os.cpu_count() or 1, None if max_hours is None else time.monotonic() + 3600 * max_hours)
+    executor = Executor(threads_for(1), None if max_hours is None else time.monotonic() + 3600 * max_hours)
     folder = out or Path("runs") / f"dimension-{Path(recipe).stem}"
     kind: Any = measure
     try:
