@@ -205,6 +205,30 @@ def test_a_second_round_serves_sparse_tensors(size: int) -> None:
     assert float(found.mean(0)[:2].norm() / value.norm()) < 0.06
 
 
+@pytest.mark.parametrize(
+    "numbers", [[3, *[1] * 7], [1, 0.5, *[0] * 14], [1, 0.5, *[0] * 62]], ids=["8", "two of 16", "two of 64"]
+)
+@pytest.mark.parametrize("bits", [1, 2])
+def test_ties_are_no_bias(bits: int, numbers: list[float]) -> None:
+    # Sums of few signs are often zero but for rounding, which has the same sign every time: by it, the first would come
+    # back from one bit with a bias of 0.2 times the norm.
+    value = torch.tensor(numbers, dtype=torch.float32)
+    codec = CODECS[f"eden-{bits}"]
+    copies = [value * (1 + k / 2**18) for k in range(1000)]  # of the same direction, under other seeds
+    found = torch.stack([codec.decode(codec.encode(copy), value.shape).double() - copy.double() for copy in copies])
+    noise = float((found.square().sum(1).mean() / 1000).sqrt() / value.norm())
+    assert float(found.mean(0).norm() / value.norm()) < 3 * noise
+
+
+@pytest.mark.parametrize(("size", "most"), [(2, 0.36), (4, 0.45)])
+def test_of_fewer_than_eight_numbers_a_bias_stays(size: int, most: float) -> None:
+    # Signs and transforms of so few numbers make few rotations; what falls between two centroids does so under many.
+    value = torch.zeros(size)
+    value[0], value[1] = 1.0, 0.5
+    found = errors(CODECS["eden-1"], value, 1000)
+    assert most - 0.1 < float(found.mean(0).norm() / value.norm()) < most
+
+
 @pytest.mark.parametrize("codec", [CODECS["lloyd-1"], CODECS["lloyd-4"]], ids=["lloyd-1", "lloyd-4"])
 def test_without_a_rotation_the_same_tensor_errs_the_same_way(codec: Codec) -> None:
     assert not codec.unbiased
