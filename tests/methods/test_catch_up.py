@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 from typing import Any
 
@@ -11,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from igc.codecs import CODECS
 from igc.messages import Agreement, Kind, Message, decode, encode
 from igc.methods import MissedError, Static, TimeVarying
 from igc.methods.base import Turn
-from igc.projection import Term
+from igc.optim import ServerOptimizer
+from igc.projection import Projection, Term
+from igc.projection.theta import displacement
 from support.federation import METHODS, Federation
 
 TIME_VARYING = ["time-varying", "k-subspace-time-varying"]
@@ -53,6 +57,38 @@ def test_every_client_stands_where_the_server_stands_whatever_it_missed(
     for _, _, message in downloads(f):
         kinds |= {key for key in ("finals", "displacement") if key in message}
     assert kinds == {"finals", "displacement"}  # both ways of catching up were walked
+
+
+@pytest.mark.parametrize("codec", ["float16", "int8", "eden-4", "eden-1", "lloyd-1"])
+@pytest.mark.parametrize("name", TIME_VARYING)
+def test_a_codec_rounds_a_final_once_and_for_everybody(name: str, codec: str) -> None:
+    """What is over is never sent anew: clients that stood elsewhere would stay there for good."""
+
+    def lossy(projection: Projection, optimizer: ServerOptimizer) -> TimeVarying:
+        method = METHODS[name](projection, optimizer)
+        assert isinstance(method, TimeVarying)
+        return dataclasses.replace(method, down=codec)
+
+    f = Federation(lossy, sampling="uniform", per_round=2, dropout=0.3, d=50, down=codec)
+    kinds = set()
+    for number in range(60):
+        if number == 50:  # everybody is a newcomer, who lacks the finals of 25 epochs
+            for client in f.clients:
+                f.server.state = f.method.forget(f.server.state, client)
+        f.run(1)
+        kinds |= {key for key in ("finals", "displacement") for _, _, m in downloads(f)[-2:] if key in m}
+        finals = f.server.state.finals
+        for memory in f.engine.inner.memories.values():
+            for mine, servers in zip(memory.finals, finals[memory.base_epochs : memory.epochs], strict=True):
+                assert torch.equal(mine, servers)
+            if memory.base is not None:
+                settled = f.method._settled(finals[: memory.base_epochs])  # type: ignore[attr-defined]
+                assert torch.equal(memory.base, displacement(settled, f.space.D))
+    sigma = f.server.state.inner.sigma
+    newcomers = 25 * -(-CODECS[codec].length(tuple(sigma.shape)) // 4)
+    assert kinds >= {"finals"} | ({"displacement"} if newcomers > f.space.D else set())
+    for _, _, message in downloads(f):
+        assert 4 * numbers(message, "finals", "displacement") <= 4 * f.space.D
 
 
 @pytest.mark.parametrize("name", TIME_VARYING)

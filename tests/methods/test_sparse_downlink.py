@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from igc.codecs import CODECS
+from igc.codecs.index_set import index_words
 from igc.federation import Reply
 from igc.messages import Kind, Message, TensorError, decode, encode
 from igc.methods import LocalTopK, MissedError, RandomK, TrueTopK, Turn
@@ -107,16 +109,19 @@ def test_a_patch_is_what_changed_since_and_nothing_else() -> None:
     assert patch(position, 5).keys() == {"since"}
 
 
+@pytest.mark.parametrize("down", ["float32", "float16", "int8", "eden-4", "eden-1"])
 @pytest.mark.parametrize("changed", [0, 1, 30, 500, 900, 960, 990, 1000])
-def test_a_patch_takes_the_shortest_of_its_forms(changed: int) -> None:
+def test_a_patch_takes_the_shortest_of_its_forms(changed: int, down: str) -> None:
     D = 1000
     displacement = torch.zeros(D)
     displacement[:changed] = 1.0
-    found = patch(Position(displacement, displacement.int(), {}), 0)
-    numbers = sum(tensor.numel() for tensor in found.values())
-    bitmap, whole = changed + 32, D
-    assert numbers <= 1 + min(bitmap, whole)
-    assert ("displacement" in found) == (bitmap >= whole)
+    found = patch(Position(displacement, displacement.int(), {}), 0, down)
+    taken = sum(
+        4 * tensor.numel() if name in ("since", "indices") else len(CODECS[down].encode(tensor))
+        for name, tensor in found.items()
+    )
+    sparse = 4 * index_words(changed, D) + len(CODECS[down].encode(torch.ones(changed))) if changed else 0
+    assert taken == 4 + min(sparse, len(CODECS[down].encode(torch.ones(D))))
 
 
 @sparse

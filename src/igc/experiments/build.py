@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -32,6 +33,7 @@ from igc.methods import (
     ZerothOrder,
     fedsgd,
 )
+from igc.methods.replica import SparseDownlink
 from igc.optim import Adagrad, Adam, ServerOptimizer, Sgd, Yogi
 from igc.projection import Coordinates, CountSketch, Projection, make_projection
 from igc.projection.base import next_power_of_two
@@ -117,12 +119,13 @@ def _one_step_method(
     if settings.name in ("fedsgd", "fedavg"):
         return fedsgd(D, optimizer)
     if settings.name in _SPARSE:
-        return _SPARSE[settings.name](recipe, D, seed)
+        sparse = _SPARSE[settings.name](recipe, D, seed)
+        return dataclasses.replace(sparse, down=recipe.codec.down)
     if settings.name == "powersgd":
         shapes = tuple(entry.shape for entry in space.entries)
         return PowerSgd(shapes, optimizer, settings.rank, settings.error_feedback, seed)
     if settings.name == "decomfl":
-        return TimeVarying(Static(_directions(settings, D, seed), optimizer), rounds_per_epoch=1)
+        return TimeVarying(Static(_directions(settings, D, seed), optimizer), 1, down=recipe.codec.down)
     projection = _scaled(settings, _in_groups(settings, space, seed), space, theta)
     inner: Static | KSubspace = Static(projection, optimizer)
     if settings.name.startswith("k-subspace"):
@@ -133,34 +136,34 @@ def _one_step_method(
             )
         inner = KSubspace(projection, optimizer, settings.subspaces)
     if settings.name.endswith("time-varying"):
-        return _time_varying(inner, settings, pass_rounds)
+        return _time_varying(inner, settings, pass_rounds, recipe.codec.down)
     return inner
 
 
-def _time_varying(inner: Static | KSubspace, settings: MethodSettings, pass_rounds: int) -> TimeVarying:
+def _time_varying(inner: Static | KSubspace, settings: MethodSettings, pass_rounds: int, down: str) -> TimeVarying:
     if settings.change == "rounds":
-        return TimeVarying(inner, settings.rounds_per_epoch or pass_rounds, carry=settings.moments)
+        return TimeVarying(inner, settings.rounds_per_epoch or pass_rounds, carry=settings.moments, down=down)
     plateau = Plateau(settings.patience, settings.threshold)
-    return TimeVarying(inner, settings.rounds_per_epoch, plateau, settings.moments)
+    return TimeVarying(inner, settings.rounds_per_epoch, plateau, settings.moments, down)
 
 
 def _k(settings: MethodSettings, D: int) -> int:
     return settings.k or max(D // 130, 1)
 
 
-def _local_top_k(recipe: Recipe, D: int, seed: int) -> Method[Any, Any]:  # noqa: ARG001
+def _local_top_k(recipe: Recipe, D: int, seed: int) -> SparseDownlink[Any, Any]:  # noqa: ARG001
     return LocalTopK.of(D, _optimizer(recipe.optimizer), _k(recipe.method, D), recipe.method.error_feedback)
 
 
-def _true_top_k(recipe: Recipe, D: int, seed: int) -> Method[Any, Any]:  # noqa: ARG001
+def _true_top_k(recipe: Recipe, D: int, seed: int) -> SparseDownlink[Any, Any]:  # noqa: ARG001
     return TrueTopK.of(D, _k(recipe.method, D), recipe.optimizer.momentum, recipe.method.masking)
 
 
-def _random_k(recipe: Recipe, D: int, seed: int) -> Method[Any, Any]:
+def _random_k(recipe: Recipe, D: int, seed: int) -> SparseDownlink[Any, Any]:
     return RandomK(Coordinates(D, _k(recipe.method, D), seed), _optimizer(recipe.optimizer))
 
 
-def _fetchsgd(recipe: Recipe, D: int, seed: int) -> Method[Any, Any]:
+def _fetchsgd(recipe: Recipe, D: int, seed: int) -> SparseDownlink[Any, Any]:
     # The published defaults, 5 rows of 500,000 and k = 50,000, are for a ResNet-9 of 6,568,640 parameters.
     settings = recipe.method
     columns = settings.columns or max(D // 13, 1)
@@ -168,7 +171,7 @@ def _fetchsgd(recipe: Recipe, D: int, seed: int) -> Method[Any, Any]:
     return FetchSgd(sketch, _k(settings, D), recipe.optimizer.momentum, settings.masking)
 
 
-_SPARSE: Final[Mapping[str, Callable[[Recipe, int, int], Method[Any, Any]]]] = {
+_SPARSE: Final[Mapping[str, Callable[[Recipe, int, int], SparseDownlink[Any, Any]]]] = {
     "local-top-k": _local_top_k,
     "true-top-k": _true_top_k,
     "random-k": _random_k,

@@ -3,7 +3,7 @@
 Uncompressed in position: theta = theta_0 + a displacement of D numbers, of which every client keeps a replica.
 
     server -> client    the coordinates that changed since the client's last confirmed round, with their present values;
-                        all D numbers of the displacement where that is less
+                        all D numbers of the displacement where those take fewer bytes
     client              replica <- replica with those put in;  theta = theta_0 + replica
 
 Values are absolute, so that a coordinate that changed ten times is sent once, and a replica equals the server's
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from igc.codecs import CodecError
+from igc.codecs import CODECS, CodecError
 from igc.codecs.index_set import index_words, pack_indices, unpack_indices
 from igc.messages import Message, TensorError
 from igc.methods.base import Means, Method, MissedError, Turn
@@ -90,8 +90,13 @@ MemoryT = TypeVar("MemoryT", bound=Memory)
 
 @dataclass(frozen=True)
 class SparseDownlink(Method[StateT, MemoryT]):
-    """What methods with a sparse downlink have in common."""
+    """What methods with a sparse downlink have in common.
 
+    Attributes:
+        down: the codec that values go by, which says what they cost; their indices take four bytes or less each.
+    """
+
+    down: str = field(default="float32", kw_only=True, compare=False)
     # The last patch that was made, and the newest replica: clients of one round get the same, and then share it.
     _patch: dict[tuple[int, int], tuple[Tensor, dict[str, Tensor]]] = field(
         default_factory=dict, init=False, compare=False, repr=False
@@ -105,7 +110,7 @@ class SparseDownlink(Method[StateT, MemoryT]):
         kept = self._patch.get(key)
         if kept is None or kept[0] is not position.displacement:
             self._patch.clear()
-            kept = self._patch[key] = (position.displacement, patch(position, since))
+            kept = self._patch[key] = (position.displacement, patch(position, since, self.down))
         return kept[1]
 
     @override
@@ -156,14 +161,21 @@ class SparseDownlink(Method[StateT, MemoryT]):
         return Term(Identity(D=self.projection.D, d=self.projection.D, seed=0), displacement)
 
 
-def patch(position: Position, since: int) -> dict[str, Tensor]:
-    """The tensors that bring a client that holds download number ``since`` to the position."""
+def patch(position: Position, since: int, down: str = "float32") -> dict[str, Tensor]:
+    """The tensors that bring a client that holds download number ``since`` to the position, in the fewest bytes.
+
+    Args:
+        position: the server's.
+        since: number of the download that the client holds; 0: none.
+        down: the codec of values.
+    """
     D = position.displacement.numel()
     missing = torch.from_numpy(np.flatnonzero((position.changed > since).numpy()))
     n = missing.numel()
     if not n:
         return {"since": torch.tensor(since)}
-    if n + index_words(n, D) >= D:
+    length = CODECS[down].length
+    if length((n,)) + 4 * index_words(n, D) >= length((D,)):
         return {"since": torch.tensor(since), "displacement": position.displacement}
     return {
         "since": torch.tensor(since),

@@ -11,8 +11,12 @@ Melas-Kyriazi and Wang, FL4NLP 2022, algorithm "time-varying"; METHOD.md, sectio
 An epoch ends after a number of rounds, one pass over the clients in the paper, or where the loss has come to a plateau;
 only the server needs to know, since downloads name their epoch. Moments of its optimizer start anew, or carry over.
 
-A client that missed epochs gets every final it lacks, but never more than D numbers of them: past that, it gets their sum
-sum_{j<e} A_j sigma_j^final itself, theta at the start of the epoch less theta_0.
+A client that missed epochs gets every final it lacks, but never more bytes of them than D numbers take: past that, it gets
+their sum sum_{j<e} A_j sigma_j^final itself, theta at the start of the epoch less theta_0.
+
+What is over is not sent anew, so that no later download mends what a codec made of it. A final is therefore rounded once,
+by the server, which goes on from the rounded one; its bytes go to everybody as they are, and a sum as binary32: all stand
+on one theta, whenever they come, whatever the codec.
 """
 
 from __future__ import annotations
@@ -26,9 +30,11 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from igc.messages import Due, Message, TensorError
+from igc.codecs import CODECS, Codec, CodecError, NotFiniteScaleError
+from igc.messages import Due, Message, NotFiniteError, TensorError
 from igc.methods import k_subspace, static
 from igc.methods.base import Means, Method, MissedError, Traffic, Turn
+from igc.methods.bits import from_bits, from_words, to_bits, to_words
 from igc.methods.plateau import Plateau
 from igc.methods.worker import Sketch, Worker
 from igc.optim import Carry, carried
@@ -45,7 +51,8 @@ class State:
     """The server's state.
 
     Attributes:
-        finals: final sigma of each epoch that is over.
+        finals: final sigma of each epoch that is over, as rounded.
+        coded: their bytes, uint8.
         inner: state of the epoch at hand, number ``len(finals)``.
         known: client -> the number of finals, from the first, that it has confirmed by an upload.
         began: the round in which the epoch at hand began.
@@ -53,6 +60,7 @@ class State:
     """
 
     finals: tuple[Tensor, ...]
+    coded: tuple[Tensor, ...]
     inner: InnerState
     known: dict[str, int]
     began: int = 0
@@ -89,12 +97,14 @@ class TimeVarying(Method[State, Memory]):
             at most so many; None: no limit.
         plateau: change matrices where the loss has stopped falling.
         carry: what becomes of the moments of the server's optimizer at a change.
+        down: the codec that finals go by.
     """
 
     inner: Inner
     rounds_per_epoch: int | None
     plateau: Plateau | None = None
     carry: Carry = "reset"
+    down: str = "float32"
     _sums: dict[int, tuple[tuple[Tensor, ...], Tensor]] = field(default_factory=dict, compare=False, repr=False)
 
     linear: ClassVar[bool] = True
@@ -117,15 +127,15 @@ class TimeVarying(Method[State, Memory]):
 
     @override
     def init(self) -> State:
-        return State((), self.inner.init(), {})
+        return State((), (), self.inner.init(), {})
 
     @override
     def download(self, state: State, turn: Turn) -> dict[str, Tensor]:
         epoch = len(state.finals)
         tensors = {**self.during(epoch).download(state.inner, turn), "epoch": torch.tensor(epoch)}  # type: ignore[arg-type]
-        missing = state.finals[state.known.get(turn.client, 0) :]
-        if sum(sigma.numel() for sigma in missing) > self.projection.D:
-            tensors["displacement"] = self._displacement(state.finals)
+        missing = [to_words(data) for data in state.coded[state.known.get(turn.client, 0) :]]
+        if sum(words.numel() for words in missing) > self.projection.D:
+            tensors["displacement"] = to_bits(self._displacement(state.finals))
         elif missing:
             tensors["finals"] = torch.stack(missing)
         return tensors
@@ -162,10 +172,24 @@ class TimeVarying(Method[State, Memory]):
         if self.plateau is not None and means is not None:
             losses = (*losses, means.loss)[-self.plateau.window :]
         if not self._over(state.began, round, losses):
-            return State(state.finals, inner, known, state.began, losses)
+            return State(state.finals, state.coded, inner, known, state.began, losses)
+        final, data = self._rounded(inner.sigma)
         fresh = self.inner.init()
-        moments = carried(inner.optimizer, fresh.optimizer, self.carry)
-        return State((*state.finals, inner.sigma), dataclasses.replace(fresh, optimizer=moments), known, round + 1)
+        fresh = dataclasses.replace(fresh, optimizer=carried(inner.optimizer, fresh.optimizer, self.carry))
+        return State((*state.finals, final), (*state.coded, data), fresh, known, round + 1)
+
+    def _rounded(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """A final as it counts from then on, and its bytes."""
+        data = self._codec.encode(sigma.cpu())
+        try:
+            final = self._codec.decode(data, tuple(sigma.shape)).to(sigma.device)
+        except NotFiniteScaleError:  # clients find that it is not, and say so
+            final = sigma
+        return final, torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+    @property
+    def _codec(self) -> Codec:
+        return CODECS[self.down]
 
     def _over(self, began: int, round: int, losses: tuple[float, ...]) -> bool:
         """Whether the epoch that began so ends with this round."""
@@ -205,12 +229,31 @@ class TimeVarying(Method[State, Memory]):
             raise TensorError("a download of the time-varying method names its epoch; this one does not")
         epoch = int(download["epoch"])
         if "displacement" in download:
-            return Memory(download["displacement"], epoch)
-        finals = tuple(download["finals"].unbind()) if "finals" in download else ()
+            return Memory(self._finite("displacement", from_bits(_words(download, "displacement"))), epoch)
+        finals = self._finals(download) if "finals" in download else ()
         first = epoch - len(finals)
         if not memory.base_epochs <= first <= memory.epochs:
             raise MissedError(f"the download builds on {first} past epochs, {memory.epochs} are known here")
         return dataclasses.replace(memory, finals=memory.finals[: first - memory.base_epochs] + finals)
+
+    def _finals(self, download: Message) -> tuple[Tensor, ...]:
+        words, shape = _words(download, "finals"), tuple(self.inner.init().sigma.shape)
+        length = self._codec.length(shape)
+        if words.dim() != 2 or words.shape[1] != -(-length // 4):
+            raise TensorError(f"'finals' has shape {tuple(words.shape)}, due were rows of {-(-length // 4):,} words")
+        try:
+            found = [self._codec.decode(from_words(row, length).numpy().data, shape) for row in words]
+        except NotFiniteScaleError as error:
+            raise NotFiniteError("'finals' holds NaN or infinity") from error
+        except CodecError as error:
+            raise TensorError(f"'finals': {error}") from error
+        return tuple(self._finite("finals", final) for final in found)
+
+    @staticmethod
+    def _finite(name: str, tensor: Tensor) -> Tensor:
+        if not bool(torch.isfinite(tensor).all()):
+            raise NotFiniteError(f"'{name}' holds NaN or infinity")
+        return tensor
 
     def _settled(self, finals: Sequence[Tensor], first: int = 0) -> list[Term]:
         return [term for epoch, sigma in enumerate(finals, first) for term in self.during(epoch).terms_of(sigma)]
@@ -221,6 +264,12 @@ class TimeVarying(Method[State, Memory]):
         if kept is None or kept[0] is not finals:
             kept = self._sums[0] = (finals, displacement(self._settled(finals), self.projection.D))
         return kept[1]
+
+
+def _words(download: Message, name: str) -> Tensor:
+    if download[name].is_floating_point():
+        raise TensorError(f"'{name}' must hold whole numbers, the bits of what is meant")
+    return download[name]
 
 
 @dataclass(frozen=True)
