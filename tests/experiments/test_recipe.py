@@ -198,6 +198,15 @@ def test_a_recipe_cannot_be_changed() -> None:
             "codec.error_feedback: means nothing for the method local-top-k; remove it, or set method.name to 'static'",
         ),
         (
+            {"method.full_below": 100, "codec": {"up": "lloyd-1"}},
+            "codec.up: lloyd-1 is for numbers of one scale, and groups of tensors (method.full, full_below, budgets) have"
+            " each its own; set eden-1, which rotates them first",
+        ),
+        (
+            {"method.budgets": {"*.weight": 4}, "codec": {"down": "lloyd-4"}},
+            "codec.down: lloyd-4 is for numbers of one scale",
+        ),
+        (
             {"method": {"name": "k-subspace"}, "local": {"learning_rate": 1.0, "control_variates": True}},
             "local.control_variates: means nothing for the method k-subspace",
         ),

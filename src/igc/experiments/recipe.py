@@ -120,6 +120,23 @@ class Recipe(Section):
                 )
         return section
 
+    @field_validator("codec")
+    @classmethod
+    def _groups_are_rotated(cls, codec: CodecSettings, info: ValidationInfo) -> CodecSettings:
+        method = info.data.get("method")
+        grouped = method is not None and (method.full or method.full_below or method.budgets)
+        for key in ("up", "down"):
+            name = getattr(codec, key)
+            if grouped and name.startswith("lloyd"):
+                # Groups share buckets: numbers of a smaller scale than their neighbours' come back worse than as zeros.
+                raise PydanticCustomError(
+                    "fault",
+                    "{place}: {name} is for numbers of one scale, and groups of tensors (method.full, full_below, budgets)"
+                    " have each its own; set {other}, which rotates them first",
+                    {"place": f"codec.{key}", "name": name, "other": name.replace("lloyd", "eden")},
+                )
+        return codec
+
     @field_validator("optimizer")
     @classmethod
     def _a_cycle_has_an_end(cls, optimizer: OptimizerSettings, info: ValidationInfo) -> OptimizerSettings:

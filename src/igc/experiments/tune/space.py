@@ -106,6 +106,11 @@ class SearchSpace:
         return self._sound("codec.up", _with(UPLOADS, self.base.codec.up))
 
     @cached_property
+    def downloads(self) -> tuple[str, ...]:
+        """Codecs that go with the rest of the recipe, such as its groups of tensors."""
+        return self._sound("codec.down", _with(DOWNLOADS, self.base.codec.down))
+
+    @cached_property
     def feedback(self) -> tuple[bool, ...]:
         """Whether there may be error feedback, which goes with no norm bound."""
         own = self.base.codec.up
@@ -187,7 +192,7 @@ class SearchSpace:
             turns = trial.suggest_categorical("subspaces in turn", self._turns)
             changes = None if turns == AS_IS else turns
         upload = pick.one("codec.up", self.uploads)
-        pick.one("codec.down", _with(DOWNLOADS, base.codec.down))
+        pick.one("codec.down", self.downloads)
         as_it_is = base.codec.error_feedback and (method, upload) == (base.method.name, base.codec.up)
         if (upload in ROUGH and not varying) or as_it_is:
             pick.one("codec.error_feedback", self.feedback)
