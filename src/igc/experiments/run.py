@@ -141,7 +141,7 @@ class Run:
                 experiment = build(self.recipe)
                 spending = build_spending(self.recipe, experiment.clients)
             except IgcError:
-                self._take_back()
+                self.take_back()
                 raise
             self._is_new = False
             trainer = _Trainer(self, experiment, observer, spending)
@@ -162,9 +162,9 @@ class Run:
         _restore(experiment, self.folder / CHECKPOINTS, warn)
         return experiment
 
-    def _take_back(self) -> None:
-        """Undo `create`, if nothing has been done since."""
-        if self._is_new:
+    def take_back(self) -> None:
+        """Undo `create`, if nothing has been done since, by whatever process."""
+        if self._is_new and not (self.folder / METRICS).exists():
             with suppress(OSError):
                 (self.folder / RECIPE).unlink()
                 (self.folder / LOCK).unlink()

@@ -1,9 +1,10 @@
 """Partition: one signed entry a row, so that every parameter moves with one coordinate of sigma.
 
-CountSketch (Charikar, Chen and Farach-Colton 2002) with one row and balanced buckets; Uni-LoRA and GPart train in it. Rows
-are cut into groups of d; within group t, row j falls into bucket (j + c_t) mod d, with a random shift c_t, times a random
-sign. Buckets so hold floor(D/d) or ceil(D/d) rows, A^T A is diagonal with those counts, and two rows of different groups
-collide with probability 1/d, as under independent hashing, at the cost of one hash a group.
+CountSketch (Charikar, Chen and Farach-Colton 2002) with one row and balanced buckets; Uni-LoRA (Li et al. 2025) and GPart
+(Mandica et al., arXiv:2605.14841) train in it. Rows are cut into groups of d; within group t, row j falls into bucket
+(j + c_t) mod d, with a random shift c_t, times a random sign. Buckets so hold floor(D/d) or ceil(D/d) rows, A^T A is
+diagonal with those counts, and two rows of different groups collide with probability 1/d, as under independent hashing, at
+the cost of one hash a group.
 """
 
 from __future__ import annotations

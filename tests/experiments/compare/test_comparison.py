@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import re
@@ -15,6 +16,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from igc.errors import IgcError, RunError, TrainingError
 from igc.experiments import metrics
@@ -25,6 +27,7 @@ from igc.experiments.compare.entrant import Entrant
 from igc.experiments.compare.entrants import entrants
 from igc.experiments.compare.execute import OUTCOME, Executor, OutOfTimeError
 from igc.experiments.compare.one import Silent
+from igc.experiments.compare.table import table
 from igc.experiments.progress import RoundRecord
 from igc.experiments.recipe import RECIPE, Recipe, load
 from igc.experiments.run import SUMMARY, Run
@@ -49,7 +52,10 @@ def quiet(*news: Any) -> None:
 
 
 def run(base: Recipe, names: list[str], asked: Terms, folder: Path, executor: Executor) -> tuple[Any, list[str]]:
-    return compare(base, entrants(names), asked, folder, executor, 1, quiet)
+    lines, unfinished, failures = compare(base, entrants(names), asked, folder, executor, 1, quiet)
+    for error in failures.values():
+        raise error
+    return lines, unfinished
 
 
 def test_the_table_is_what_the_runs_say(tiny: Recipe, tmp_path: Path) -> None:
@@ -97,7 +103,7 @@ def test_what_was_run_is_not_run_again_and_time_that_is_up_is_gone_on_from(tiny:
 def test_more_methods_join_later_and_another_recipe_is_refused(tiny: Recipe, tmp_path: Path) -> None:
     executor = InThisProcess()
     run(tiny, ["static"], terms(seeds=1), tmp_path, executor)
-    lines, _ = run(tiny, ["fedsgd"], terms(seeds=1, trials=1, validation=None), tmp_path, executor)
+    lines, *_ = run(tiny, ["fedsgd"], terms(seeds=1, trials=1, validation=None), tmp_path, executor)
     assert [line["method"] for line in lines] == ["static", "fedsgd"]
     with pytest.raises(RunError, match="holds a comparison of another recipe"):
         run(tiny.model_copy(update={"seed": 6}), ["static"], terms(), tmp_path, executor)
@@ -107,7 +113,7 @@ def test_more_methods_join_later_and_another_recipe_is_refused(tiny: Recipe, tmp
 def test_a_budget_of_bytes_is_spent_and_not_passed(budget: int, tiny: Recipe, tmp_path: Path) -> None:
     cap = 30
     asked = terms(budget=budget, rounds=cap, seeds=1, trials=1, validation=None)
-    lines, _ = run(tiny, ["static", "fedsgd", "time-varying"], asked, tmp_path, InThisProcess())
+    lines, *_ = run(tiny, ["static", "fedsgd", "time-varying"], asked, tmp_path, InThisProcess())
     for line in lines:
         if line["rounds"] == 0:
             assert line["metric"] is None
@@ -150,7 +156,7 @@ def test_what_is_reported_does_not_choose() -> None:
 
 def test_an_entrant_that_breaks_down_is_a_line_too(tiny: Recipe, tmp_path: Path) -> None:
     wild = [Entrant("wild", "", {"optimizer.name": "sgd"}, start=1e30)]
-    lines, _ = compare(tiny, wild, terms(seeds=1), tmp_path, InThisProcess(), 1, quiet)
+    lines, *_ = compare(tiny, wild, terms(seeds=1), tmp_path, InThisProcess(), 1, quiet)
     assert lines[0]["metric"] is None
     assert "broke down" in lines[0]["status"]
     assert [trial["metric"] for trial in lines[0]["trials"]] == [None, None]
@@ -169,7 +175,7 @@ def test_other_terms_in_the_same_folder_are_other_runs(tiny: Recipe, tmp_path: P
 
     def one(names: list[str], **changes: Any) -> Any:
         asked = terms(seeds=1, rounds=2, **changes)
-        lines, _ = run(tiny, names, asked, tmp_path, executor)
+        lines, *_ = run(tiny, names, asked, tmp_path, executor)
         return lines[-1]
 
     plain = one(["static"], trials=1, validation=None)
@@ -376,3 +382,37 @@ def test_killed_it_goes_on_to_the_same_table(
     assert outcome.code == 0, outcome.err
     timeless = [[{k: v for k, v in line.items() if k != "seconds"} for line in read(folder)] for folder in (whole, cut)]
     assert timeless[0] == timeless[1]
+
+
+def test_an_entrant_that_fails_hides_nobody(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That k exceeds the model is found where the model is: in the run, which is then taken back."""
+    recipe, folder, wild = write_recipe(tmp_path / "tiny"), tmp_path / "out", "local-top-k+method.k=99999999"
+    arguments = ["compare", str(recipe), "--methods", f"{wild},static", "--rounds", "2", "--no-tune"]
+    outcome = igc([*arguments, "--out", str(folder)], capsys, monkeypatch)
+    assert outcome.code == 2
+    assert "Tiny: 2 rounds each" in outcome.out
+    assert "static" in outcome.out
+    assert f"failed  {wild}: " in outcome.err
+    assert "99,999,999" in outcome.err
+    assert [line["method"] for line in read(folder)] == ["static"]
+    assert [path.parent.parent.name for path in (folder / "runs").glob("*/*/recipe.toml")] == ["static"]
+
+
+def test_methods_keep_their_names_on_a_narrow_terminal() -> None:
+    fits = {
+        **dict.fromkeys(("title", "metric_name"), "accuracy"), "budget": "bytes", "budget_bytes": 5_000_000,
+        "metric": 0.85, "metric_std": 0.01, "seeds": 3, "higher_is_better": True, "bytes_up": 1_256_789,
+        "bytes_down": 3_712_345, "factor": 10_890.0, "rounds": 75, "learning_rate": 0.00158, "seconds": 409.0,
+    }  # fmt: skip
+    none = {**fits, "metric": None, "status": "not one round fits the budget: it costs 4.30 GB"}
+    lines = [{**fits, "method": "static-1bit+codec.down=eden-4"}, {**none, "method": "local-top-k"}]
+    for width in (80, 120):
+        console = Console(width=width, file=io.StringIO())
+        for found in table(lines):
+            console.print(found)
+        shown = console.file.getvalue()  # type: ignore[attr-defined]
+        assert {"static-1bit", "local-top-k"} <= set(shown.split()), width
+        assert "notoneroundfits" in "".join(shown.split())
+        assert {"0.8500", "1.26", "10,890x", "75", "6:49"} <= set(shown.split()), width

@@ -67,6 +67,47 @@ def test_a_share_of_nothing_is_refused_before_anything_runs(
     assert not (tmp_path / "study").exists()
 
 
+def test_the_default_measure_is_held_to_that_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("igc.experiments.compare.execute.Executor", lambda threads, deadline: InThisProcess(9))
+    recipe = write_recipe(tmp_path / "tiny")
+    outcome = igc(["dimension", str(recipe), "--target", "0", "--out", str(tmp_path / "study")], capsys, monkeypatch)
+    assert (outcome.code, "a target of 0 of the 'ratio'" in outcome.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "setting", ["method.name=k-subspace", "method.dim=8", "method.full=['*']", "method.budgets={'*.bias'=8}"]
+)
+def test_what_is_searched_for_cannot_be_set(
+    setting: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = igc(["dimension", "movie-reviews", "--set", setting, "--out", str(tmp_path / "s")], capsys, monkeypatch)
+    assert outcome.code == 2
+    assert f"--set {setting.partition('=')[0]}: the search says how many dimensions there are" in outcome.err
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_target_that_is_no_number_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = igc(["dimension", "movie-reviews", "--target", "nan"], capsys, monkeypatch)
+    assert (outcome.code, "must be from 0 to 1" in outcome.err) == (2, True)
+
+
+def test_a_gain_begins_where_seeds_begin_in_the_mean(tmp_path: Path) -> None:
+    recipe = load("movie-reviews")
+    for seed, initial in enumerate((0.6, 0.4)):
+        run = tmp_path / f"run-{seed}"
+        run.mkdir()
+        (run / "recipe.toml").write_text(recipe.to_toml())
+        (run / "summary.json").write_text(json.dumps({"rounds": 1, "initial_metric": initial, "D": 10}))
+    line = {"metric": 0.7, "runs": ["run-0", "run-1"], "higher_is_better": True, "metric_name": "accuracy"}
+    scale = _Scale.of(line, tmp_path, "gain")
+    assert scale.metric(0.9) == pytest.approx(0.5 + 0.9 * 0.2)
+    assert scale.quality(0.6) == pytest.approx(0.5)
+
+
 def test_an_uncompressed_metric_of_zero_is_nothing_to_take_a_share_of(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()

@@ -121,7 +121,7 @@ def test_a_run_that_has_only_begun_gives_a_page(recipe: Path, tmp_path: Path) ->
 def test_entrants_without_a_line_are_shown_as_far_as_they_are(recipe: Path, tmp_path: Path) -> None:
     base = load(recipe)
     terms = Terms(4, None, 1, 1, "test", None)
-    _, unfinished = compare(base, entrants(["static"]), terms, tmp_path, InThisProcess(), 1, lambda *_: None)
+    _, unfinished, _ = compare(base, entrants(["static"]), terms, tmp_path, InThisProcess(), 1, lambda *_: None)
     assert not unfinished
     Run.create(entrants(["fedsgd"])[0].recipe(base, 0.1, {}), tmp_path / "runs" / "fedsgd" / "rate-0.1")
     (group,) = read([tmp_path])

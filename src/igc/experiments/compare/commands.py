@@ -76,7 +76,7 @@ def compare(
     folder = out or Path("runs") / f"compare-{Path(recipe).stem}"
     try:
         with AtWork(errors) as at_work:
-            lines, unfinished = run(base, chosen, terms, folder, executor, jobs, at_work.say)
+            lines, unfinished, failures = run(base, chosen, terms, folder, executor, jobs, at_work.say)
     except KeyboardInterrupt:
         errors.print(f"interrupted; the same command goes on from {folder}", style="yellow")
         raise SystemExit(130) from None
@@ -86,5 +86,9 @@ def compare(
     if lines:
         console.print(f"written  {folder / JSON}  {folder / CSV}", markup=False, highlight=False, soft_wrap=True)
         console.print(f"next: igc report {quote(str(folder))}", markup=False, highlight=False, soft_wrap=True)
+    for name, error in failures.items():
+        errors.print(f"failed  {name}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
     if unfinished:
         errors.print(f"not done, time is up: {', '.join(unfinished)}; the same command goes on", style="yellow")
+    if failures:
+        raise SystemExit(2)

@@ -41,7 +41,7 @@ Say = Callable[[str, str, int, int], None]
 
 def compare(
     base: Recipe, chosen: Sequence[Entrant], terms: Terms, folder: Path, executor: Executor, jobs: int, say: Say
-) -> tuple[list[Line], list[str]]:
+) -> tuple[list[Line], list[str], dict[str, IgcError]]:
     """Run all entrants, as far as time allows; what the folder holds already is not run again.
 
     Args:
@@ -54,10 +54,11 @@ def compare(
         say: told what goes on: an entrant, a line, rounds done and in all.
 
     Returns:
-        All lines of ``comparison.json``, those of earlier calls included, and the names of entrants that are not done.
+        All lines of ``comparison.json``, those of earlier calls included; the names of entrants that are not done; and of
+        each entrant that failed for good why, which holds up nobody else.
 
     Raises:
-        RunError: the folder is another comparison's, or a run failed for good.
+        RunError: the folder is another comparison's.
         RecipeError: an entrant's settings do not fit the recipe.
     """
     _open(folder, base)
@@ -74,7 +75,7 @@ def compare(
         return line
 
     unfinished: list[str] = []
-    failures: list[IgcError] = []
+    failures: dict[str, IgcError] = {}
     with ThreadPoolExecutor(jobs) as pool:
         futures = {pool.submit(campaign, entrant): entrant for entrant in chosen}
         try:
@@ -84,13 +85,11 @@ def compare(
                 except OutOfTimeError:
                     unfinished.append(futures[future].name)
                 except IgcError as error:  # the others still have something to say
-                    failures.append(error)
+                    failures[futures[future].name] = error
         except BaseException:
             executor.stop.set()
             raise
-    if failures:
-        raise failures[0]
-    return lines, unfinished
+    return lines, unfinished, failures
 
 
 def read(folder: Path) -> list[Line]:

@@ -94,7 +94,7 @@ _SPARSE: Final = (
     # Without the clients' own error: it is as large as the model, and most clients come back once or twice.
     Entrant(
         "local-top-k",
-        "each client's k largest (Aji and Heafield 2017)",
+        "each client's k largest, without its error of before (Aji and Heafield 2017)",
         {"method.name": "local-top-k", "method.error_feedback": False, **_sgd()},
         start=0.3,
     ),
@@ -125,7 +125,7 @@ _LOW_RANK: Final = (
     # Clients keep no error: it is as large as the model, and most come back once or twice.
     Entrant(
         "powersgd",
-        "the gradient's matrices at rank 4 (Vogels et al. 2019)",
+        "the gradient's matrices at rank 4, without clients' errors (Vogels et al. 2019)",
         {"method.name": "powersgd", "method.error_feedback": False},
         relative=0.1,
     ),
@@ -153,7 +153,7 @@ _LOW_RANK: Final = (
     ),
     Entrant(
         "gpart",
-        "all weights of d shared ones, after GPart",
+        "all weights of d shared ones, after GPart (Mandica et al. 2026)",
         {"method.name": "static", "method.projection": "partition"},
     ),
 )

@@ -74,14 +74,15 @@ class Executor:
             return known
         if (folder / OUTCOME).exists():
             return None
-        if not (folder / RECIPE).exists():
-            Run.create(recipe, folder)
+        created = None if (folder / RECIPE).exists() else Run.create(recipe, folder)
         code, errors = self._train(folder, watch)
         if code == 0:
             return Run.open(folder).summary
         if code == BROKE_DOWN:
             write_atomically(folder / OUTCOME, json.dumps({"error": errors}) + "\n", then=AGAIN)
             return None
+        if created is not None:
+            created.take_back()
         last = errors.splitlines()[-1] if errors else f"exit code {code}"
         raise RunError(f"{folder}: {last}" if code == FAILED else f"{folder}: the process ended early ({last})")
 

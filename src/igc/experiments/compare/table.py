@@ -31,10 +31,10 @@ def _budget(line: Mapping[str, Any]) -> tuple[str, int]:
 def _table(kind: str, size: int, lines: Sequence[Mapping[str, Any]]) -> Table:
     first = lines[0]
     limit = rounds_each(size) if kind == "rounds" else f"at most {format_bytes(size)} each, all clients together"
-    found = Table(title=f"{first['title']}: {limit}", title_justify="left", box=None, pad_edge=False)
+    found = Table(title=f"{first['title']}: {limit}", title_justify="left", box=None, padding=(0, 1, 0, 0))
     name = next((line["metric_name"] for line in lines if line["metric_name"]), "metric")
     # On a narrow terminal it is the method that gives way, and figures stay whole.
-    found.add_column("method", overflow="fold", min_width=16)
+    found.add_column("method", overflow="fold", min_width=12)
     for column in (name, "up", "down", "total", "fewer", *(["rounds"] if kind != "rounds" else []), "rate", "time"):
         found.add_column(column, justify="right", no_wrap=True)
     for line in sorted(lines, key=_rank):
@@ -48,8 +48,8 @@ def _rank(line: Mapping[str, Any]) -> tuple[bool, float]:
 
 
 def _cells(line: Mapping[str, Any], *, with_rounds: bool) -> list[str]:
-    if line["metric"] is None:
-        return [_name(line), line["status"]]
+    if line["metric"] is None:  # beside the figures' columns, which it would widen
+        return [f"{_name(line)}\n {line['status']}"]
     spread = f" ± {format_metric(line['metric_std'])}" if line["seeds"] > 1 else ""
     up, down = line["bytes_up"], line["bytes_down"]
     return [

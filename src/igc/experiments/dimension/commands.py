@@ -42,6 +42,8 @@ def dimension(
     Trains uncompressed, then in random subspaces: d is bracketed by factors of four, then the bracket is halved on a log
     scale. The same command goes on where it was stopped or killed.
     """
+    if not 0 <= target <= 1:  # NaN is within no limits, and typer lets it pass
+        raise typer.BadParameter("must be from 0 to 1", param_hint="--target")
     if not resolution > 1:
         raise typer.BadParameter("must be above 1", param_hint="--resolution")
     if measure is not None and measure not in _MEASURES:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final, Literal
 
 from igc.errors import RunError
@@ -25,6 +26,8 @@ from igc.experiments.run import Run
 
 JSON: Final = "dimension.json"
 _YARDSTICK: Final = "fedsgd"
+# What the search itself sets, and what would add dimensions to d.
+_SEARCHED: Final = ("method.name", "method.dim", "method.full", "method.full_below", "method.budgets")
 
 Measure = Literal["ratio", "gain"]
 
@@ -63,7 +66,7 @@ class Study:
         d: the smallest d that reached it; None where none did.
         fails: the largest smaller d that did not; None where none is known.
         uncompressed: metric of uncompressed training.
-        initial: metric of theta_0.
+        initial: metric of theta_0, mean over seeds.
         bar: the metric that is the target.
         metric_name: what is measured.
         D: parameters.
@@ -115,23 +118,24 @@ def study(
         What is known, and whether that is the answer: False where time was up.
 
     Raises:
-        RunError: any d reaches the target, or uncompressed training breaks down or is nothing to take a share of.
+        RunError: any d reaches the target, the user set what is searched for, or uncompressed training breaks down or is
+            nothing to take a share of.
         IgcError: the recipe does not fit.
     """
 
     def line_of(name: str) -> Line | None:
-        lines, unfinished = compare(base, entrants([name], given), terms, folder, executor, 1, say)
+        lines, unfinished, failures = compare(base, entrants([name], given), terms, folder, executor, 1, say)
+        for error in failures.values():
+            raise error
         return None if unfinished else next(line for line in lines if line["method"] == name)
 
-    if target <= 0 and measure == "ratio":
-        raise RunError(
-            f"a target of {target:g} of the 'ratio' of metrics is reached by whatever is trained; ask for more than 0, or"
-            " for a share of the 'gain'"
-        )
+    _asks_for_something(target, measure)
+    _leaves_d_to_the_search(given)
     yardstick = line_of(_YARDSTICK)
     if yardstick is None:
         return None, False
     scale = _Scale.of(yardstick, folder, measure)
+    _asks_for_something(target, scale.measure)
     points: dict[int, Point] = {}
     done = False
     while not done:
@@ -149,6 +153,22 @@ def study(
     return (known if points else None), done
 
 
+def _asks_for_something(target: float, measure: Measure | None) -> None:
+    if target <= 0 and measure == "ratio":
+        raise RunError(
+            f"a target of {target:g} of the 'ratio' of metrics is reached by whatever is trained; ask for more than 0, or"
+            " for a share of the 'gain'"
+        )
+
+
+def _leaves_d_to_the_search(given: Collection[str]) -> None:
+    for key in _SEARCHED:
+        if key in given:
+            raise RunError(
+                f"--set {key}: the search says how many dimensions there are, all in one subspace; remove it"
+            )
+
+
 @dataclass(frozen=True)
 class _Scale:
     """From metrics to qualities."""
@@ -164,10 +184,11 @@ class _Scale:
     def of(cls, line: Line, folder: Path, measure: Measure | None) -> _Scale:
         if line["metric"] is None:
             raise RunError(f"uncompressed training gives nothing to compare with: {line['status']}; set another rate")
-        summary: dict[str, Any] = Run.open(folder / line["runs"][0]).summary
+        # A seed draws the split and the head, too: each begins elsewhere.
+        summaries: list[dict[str, Any]] = [Run.open(folder / run).summary for run in line["runs"]]
         higher = line["higher_is_better"]
         chosen: Measure = measure or ("ratio" if higher else "gain")
-        initial, full = summary["initial_metric"], line["metric"]
+        initial, full = fmean(summary["initial_metric"] for summary in summaries), line["metric"]
         if chosen == "ratio" and full == 0:
             raise RunError(
                 f"uncompressed training ends at {line['metric_name']} 0, of which nothing is a share; train for more"
@@ -178,7 +199,7 @@ class _Scale:
                 f"uncompressed training ends at {line['metric_name']} {full:.4g}, where it began at {initial:.4g}: there is"
                 " no gain to reach a share of; train for more rounds, or set another learning rate"
             )
-        return cls(chosen, higher, initial, full, line["metric_name"], summary["D"])
+        return cls(chosen, higher, initial, full, line["metric_name"], summaries[0]["D"])
 
     def quality(self, metric: float) -> float:
         """The share of the uncompressed quality that a metric is."""
