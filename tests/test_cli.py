@@ -277,13 +277,21 @@ def test_a_loss_that_is_not_finite_names_client_and_round_or_is_skipped(
     assert last["rejected"] == 4
 
 
-@pytest.mark.parametrize("method", ["time-varying", "k-subspace", "k-subspace-time-varying"])
-def test_every_compressed_method_exports_to_the_same_metric(
-    method: str, recipe: Path, tmp_path: Path, run_igc: Command
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "method.name=time-varying method.rounds_per_epoch=3 codec.up=eden-1 codec.down=eden-4",
+        "method.name=k-subspace",
+        "method.name=k-subspace-time-varying method.rounds_per_epoch=3",
+        "model.lora_rank=2 local.learning_rate=0.1 local.batch_size=3",
+    ],
+)
+def test_whatever_trains_exports_to_the_same_metric(
+    settings: str, recipe: Path, tmp_path: Path, run_igc: Command
 ) -> None:
     folder = tmp_path / "run"
-    epochs = ["--set", "method.rounds_per_epoch=3"] if method.endswith("varying") else []
-    assert run_igc("train", recipe, "--out", folder, "--method", method, "--rounds", "6", *epochs).code == 0
+    sets = [argument for text in settings.split() for argument in ("--set", text)]
+    assert run_igc("train", recipe, "--out", folder, "--rounds", "6", *sets).code == 0
     assert run_igc("export", folder, "--no-merged").code == 0
     expected = json.loads((folder / "summary.json").read_text())["final_metrics"]["test"]
     experiment = assemble(load(folder / "recipe.toml"))
@@ -303,6 +311,13 @@ def test_the_simulation_without_its_extra_leaves_no_folder(
     out = tmp_path / "run"
     fault(run_igc("train", recipe, "--engine", "flower-sim", "--out", out), "flower-sim", "pip install")
     assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["train", "show", "compare", "dimension", "tune", "resume", "export"])
+def test_help_says_what_arguments_are(command: str, run_igc: Command) -> None:
+    """Some pairs of Typer and Click leave it out."""
+    shown = " ".join(run_igc(command, "--help").out.split())
+    assert "shipped recipe" in shown or "The folder of a run" in shown
 
 
 def test_the_version(run_igc: Command) -> None:
