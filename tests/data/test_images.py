@@ -93,6 +93,26 @@ def test_a_folder_of_idx_files_is_dealt_out_whole(suffix: str, tmp_path: Path) -
     assert {image.pixels.shape for image in training} == {(1, 3, 3)}
 
 
+@pytest.mark.parametrize(
+    "called",
+    ["{part}-images.idx3-ubyte", "emnist-letters-{part}-images-idx3-ubyte.gz", "Fashion.{part}_images.idx3.ubyte"],
+)
+def test_other_names_of_the_four_files_will_do(called: str, tmp_path: Path) -> None:
+    expected = load("fashion-mnist", mnist(tmp_path / "mnist"))
+    folder = mnist(tmp_path / "other")
+    for file in list(folder.iterdir()):
+        part, what = file.name.split("-")[:2]
+        name = called.format(part="test" if part == "t10k" else part)
+        if what == "labels":
+            name = name.replace("images", "labels").replace("idx3", "idx1")
+        file.rename(folder / name)
+    found = load("fashion-mnist", folder)
+    assert [key(image) for image in found.evaluation["test"]] == [key(image) for image in expected.evaluation["test"]]
+    (folder / "byclass-train-labels-idx1-ubyte").write_bytes(b"")
+    with pytest.raises(DataError, match=r"several files like train-labels-idx1-ubyte: .*byclass.*; leave one"):
+        load("fashion-mnist", folder)
+
+
 def test_folders_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     folder = mnist(tmp_path)
     labels = folder / "train-labels-idx1-ubyte"
