@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from igc.experiments.size import size
+
 _OWN = "static,time-varying,k-subspace,fedsgd,fedavg"
 
 
@@ -24,7 +26,8 @@ def compare(
     ] = _OWN,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of each run (at most, with --budget).")] = None,
     budget: Annotated[
-        int | None, typer.Option(min=1, help="Bytes that a run may cost, all clients, up and down.")
+        int | None,
+        typer.Option(parser=size, metavar="BYTES", help="What a run may cost, all clients, up and down; 5MB, say."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each method at its chosen learning rate.")] = 1,
     tune: Annotated[bool, typer.Option(help="Choose each learning rate on a validation split.")] = True,

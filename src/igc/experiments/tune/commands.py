@@ -14,12 +14,16 @@ from rich.console import Console
 from rich.table import Table
 
 from igc.errors import RunError
+from igc.experiments.size import size
 
 
 def tune(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe or a TOML file.")],
     bytes_: Annotated[
-        int, typer.Option("--bytes", min=1, help="The budget: bytes that a run may cost, up and down, as serialised.")
+        int,
+        typer.Option(
+            "--bytes", parser=size, metavar="BYTES", help="What a run may cost, up and down, as serialised; 5MB, say."
+        ),
     ],
     per: Annotated[
         Literal["total", "client"],
