@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -98,6 +99,7 @@ def test_what_was_run_is_not_run_again_and_time_that_is_up_is_gone_on_from(tiny:
     assert len(first.trained) + len(second.trained) == len(whole.trained)
     timeless = [[{k: v for k, v in line.items() if k != "seconds"} for line in found] for found in (lines, expected)]
     assert timeless[0] == timeless[1]
+    assert lines[0]["versions"]["torch"] == version("torch")
 
 
 def test_more_methods_join_later_and_another_recipe_is_refused(tiny: Recipe, tmp_path: Path) -> None:

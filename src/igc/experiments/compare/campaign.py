@@ -244,6 +244,8 @@ class Campaign:
             "seconds": mean("seconds"),
             "runs": [folder.relative_to(self.root).as_posix() for folder, _ in self.runs],
             "title": self.base.title,
+            "fingerprint": last.get("fingerprint"),
+            "versions": last.get("versions"),
         }
 
 
