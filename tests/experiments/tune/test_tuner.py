@@ -369,3 +369,13 @@ def test_killed_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     assert content["best"]["bytes"] <= 300_000
     assert "igc train" in outcome.out
     assert (folder / JSON).exists()
+
+
+def test_no_time_at_all_is_no_verdict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["tune", str(write_recipe(tmp_path / "tiny")), "--bytes", "300kB", "--max-hours", "0"]
+    outcome = igc([*command, "--out", str(tmp_path / "out")], capsys, monkeypatch)
+    assert outcome.code == 0
+    assert "time is up" in outcome.err
+    assert "no trial was accepted" not in outcome.err

@@ -76,9 +76,9 @@ def tune(
         tuner.test()
     content = read(folder)
     console.print(_table(content))
-    if content["best"] is None:
+    if content["best"] is None and done:
         errors.print("no trial was accepted; try more --trials", style="yellow")
-    else:
+    elif content["best"] is not None:
         console.print(_verdict(content, base.evaluation.splits[0]), style="bold", highlight=False, soft_wrap=True)
         console.print(f"written  {folder / BEST}  {folder / JSON}", markup=False, highlight=False, soft_wrap=True)
         console.print(f"next: igc train {quote(str(folder / BEST))}", markup=False, highlight=False, soft_wrap=True)
