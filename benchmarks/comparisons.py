@@ -65,11 +65,11 @@ class Grid:
 
 # FedAvg as published has neither.
 _AS_THE_RECIPE = "optimizer.schedule=linear+optimizer.warmup_rounds=5+optimizer.final_fraction=0.1"
-_RATE, _BETA = "optimizer.learning_rate", "optimizer.beta2=0.98"
+_RATE, _BETA, _ERROR = RATE, "optimizer.beta2=0.98", "method.error_feedback=true"
 _ONE_BIT = "static-1bit+codec.down=eden-4"
 _FFA_LORA_CODED = "ffa-lora+codec.up=eden-1+codec.down=eden-4"
 _SMALL = f"static+method.dim=1024+{_RATE}=1.58e-3"
-_SCALED = f"static+method.dim=1024+{_RATE}=5e-4+method.scale=calibrated"
+_SCALED = f"static+method.dim=1024+{_RATE}=1.58e-4+method.scale=calibrated"
 _WIDE = "static-1bit+codec.down=eden-3+method.dim=32768"
 # The recipe `movie-reviews`: clients go once through all of their 40 examples, by Adam inside the subspace; and the same
 # uncompressed.
@@ -91,8 +91,7 @@ _IMAGES = (
 )
 _FEWER = f"recipe+{_BETA}+{_FOUR_STEPS}+local.optimizer=adam+local.learning_rate=5e-4+{_RATE}=3e-3"
 _FEDADAM = (
-    f"fedavg+{_FOUR_STEPS}+local.optimizer=adam+local.learning_rate=1.58e-3"
-    f"+optimizer.name=adam+{_BETA}+{_RATE}=1e-3+{_AS_THE_RECIPE}"
+    f"fedavg+{_FOUR_STEPS}+local.optimizer=adam+local.learning_rate=5e-4+optimizer.name=adam+{_BETA}+{_RATE}=1e-3"
 )
 # Four passages in four local steps inside the subspace, and what uncompressed training is with the same local work.
 _FOUR_PASSAGES_EACH = "federation.batch_size=4+local.batch_size=1"
@@ -105,13 +104,18 @@ _ROLES_DENSE = (
 )
 # One gradient of as many examples as local steps take.
 _ALL_SNIPPETS, _MORE_IMAGES, _MORE_PASSAGES = (f"federation.batch_size={size}" for size in (40, 64, 4))
+_IMAGES_UNGROUPED = (
+    f"static-1bit+codec.down=eden-4+method.dim=174000+{_BETA}+{_FOUR_STEPS}"
+    f"+local.optimizer=adam+local.learning_rate=5e-4+{_RATE}=3e-3"
+)
+_LOCAL_30 = _LOCAL.replace(f"{_RATE}=1e-3", f"{_RATE}=3.16e-3")  # the rate that 30 rounds chose
 _IN_ONE_STEP = f"recipe+method.dim=81920+{_STAGES}+{_BETA}+{_RATE}=3e-3+{_MORE_IMAGES}"
 # Parts that are tried one by one, on one-step clients of one passage.
 _PASSAGE = f"{_ONE_BIT}+{_BETA}+{_RATE}=1e-3"
 # The recipe `shakespeare` is that with more passages; here with more dimensions, too.
 _MANY = f"{_ONE_BIT}+{_BETA}+{_RATE}=5e-4+{_MORE_PASSAGES}+method.dim=1048576"
 # Parts that are tried one by one, on one-step clients in one subspace of d = 16,384.
-_PART, _FRESH = f"static+{_RATE}=3e-3", f"time-varying+{_RATE}=3e-3"
+_PART, _LOWER, _FRESH = f"static+{_RATE}=3e-3", f"static+{_RATE}=3e-4", f"time-varying+{_RATE}=3e-3"
 _STAGES_OF_16896 = 'method.dim=8192+method.budgets={"layer1.*"=512,"residual1.*"=2048,"layer2.*"=2048,"layer3.*"=4096}'
 _SMALL_IN_FULL = 'method.full=["prepare.*","*.norm.*","linear.*"]'
 _IN_FOUR_STEPS = f"{_FOUR_STEPS}+local.optimizer=adam+local.learning_rate=5e-4"
@@ -125,13 +129,14 @@ GRIDS = {
         trials=3,
         examples=500,
         methods=(
-            "static,fedsgd,local-top-k,fedavg-lora,static+method.dim=1024,static-1bit+method.dim=1024",
+            f"static,fedsgd,local-top-k+{_RATE}=0.03,fedavg-lora+{LOCAL_RATE}=0.03",
+            "static+method.dim=1024,static-1bit+method.dim=1024,powersgd",
             f"{_LOCAL},{_LOCAL_SMALL},{_LOCAL_TINY},{_FFA_LORA_CODED}",
             f"time-varying,k-subspace,static-1bit,fetchsgd,static-1bit+codec.down=int8,{_ONE_BIT}",
-            "powersgd,ffa-lora,uni-lora,random-k,gpart,int4,true-top-k",
+            "ffa-lora,uni-lora,random-k,gpart,int4,true-top-k",
             f"local-top-k+optimizer.name=adam+{_RATE}=1.58e-4,qsgd,eden",
             f"fedsgd+{_ALL_SNIPPETS}+{_RATE}=1.58e-4,{_WIDE}+{_BETA}+{_RATE}=1.5e-3+{_ALL_SNIPPETS}",
-            f"fedavg,{_LOCAL_DENSE},fedprox,decomfl",
+            f"fedavg,{_LOCAL_DENSE},fedprox",
         ),
     ),
     # The target: ours and uncompressed training, each tuned, over three seeds.
@@ -141,7 +146,10 @@ GRIDS = {
         trials=2,
         examples=1000,
         further=("--seeds", "3"),
-        methods=(f"fedsgd+{_BETA}+{_RATE}=1.58e-4,{_WIDE}+{_BETA}+{_RATE}=1.5e-3,{_LOCAL}", _LOCAL_DENSE),
+        methods=(
+            f"fedsgd+{_BETA}+{_RATE}=1.58e-4,{_WIDE}+{_BETA}+{_RATE}=1.5e-3,{_LOCAL}",
+            f"fedsgd+{_ALL_SNIPPETS}+{_RATE}=1.58e-4",
+        ),
     ),
     "movie-reviews-parts": Grid(
         "movie-reviews-static",
@@ -152,7 +160,7 @@ GRIDS = {
         methods=(
             f"static+{_RATE}=5e-4,{_ONE_BIT}+{_RATE}=5e-4,fedsgd+{_RATE}=5e-5",
             f"{_SMALL},{_SMALL}+codec.up=eden-1+codec.down=eden-4",
-            f"{_SCALED},{_SCALED}+method.scale_exponent=0.5",
+            f"{_SCALED},{_SCALED}+method.scale_exponent=0.5",  # scaled subspaces want lower rates
             f'{_SMALL}+method.full=["classifier.*"],{_SMALL}+space.exclude=["*embeddings*"]',
             f"{_SMALL}+model.lora_rank=8,{_SMALL}+optimizer.name=yogi,{_SMALL}+codec.up=eden-1",
         ),
@@ -171,14 +179,14 @@ GRIDS = {
     "fashion-mnist": Grid(
         "fashion-mnist-static",
         rounds=60,
-        trials=2,
+        trials=3,
         examples=2000,
         methods=(
-            f"static+{_RATE}=3e-3,fedsgd+{_RATE}=1e-3,powersgd+{_RATE}=1e-3,{_ONE_BIT}+{_RATE}=3e-3",
-            f"local-top-k,fetchsgd,random-k,int4+{_RATE}=1e-3,recipe+{_RATE}=3e-3,{_IMAGES}",
-            "time-varying,k-subspace,gpart,true-top-k,qsgd,eden,decomfl",
+            f"static+{_RATE}=3e-3,fedsgd+{_RATE}=1e-3,powersgd+{_ERROR}+{_RATE}=3e-4,local-top-k+{_ERROR}+{_RATE}=0.1",
+            f"powersgd+{_RATE}=3e-4,local-top-k+{_RATE}=0.1,{_ONE_BIT}+{_RATE}=3e-3,{_ONE_BIT}+method.dim=512+{_RATE}=3e-3",
+            f"fetchsgd,random-k,int4+{_RATE}=1e-3,recipe+{_RATE}=3e-3,gpart,true-top-k,qsgd,eden",
             # Published, clients go through all their images, which takes too long here.
-            f"fedavg+{_FOUR_STEPS},fedprox+{_FOUR_STEPS}",
+            f"{_IMAGES},fedavg+{_FOUR_STEPS},fedprox+{_FOUR_STEPS},time-varying,k-subspace,decomfl",
         ),
     ),
     # The target.
@@ -205,8 +213,11 @@ GRIDS = {
             f"{_PART}+method.full_below=3000,{_PART}+codec.up=eden-1+codec.down=eden-4",
             f"{_PART}+codec.up=eden-1+codec.error_feedback=true,{_PART}+method.dim=131072,{_PART}+method.dim=4096",
             f"{_PART}+{_IN_FOUR_STEPS},{_PART}+{_IN_FOUR_STEPS}+local.proximal=0.1",
-            f"{_PART}+method.scale=weights,{_PART}+method.scale=calibrated+method.scale_exponent=0.5",
-            f"{_PART}+optimizer.name=yogi,{_PART}+optimizer.name=adagrad,{_PART}+optimizer.name=sgd+{_RATE}=1e-3",
+            # Where the plain method's rates are too high, or too low.
+            f"{_LOWER}+method.scale=weights,{_LOWER}+method.scale=calibrated+method.scale_exponent=0.5",
+            f"{_LOWER}+method.scale=calibrated,{_LOWER}+optimizer.name=yogi",
+            f"static+{_RATE}=9.49e-3+optimizer.name=adagrad",
+            f"static+optimizer.name=sgd+{_RATE}=1,static+optimizer.name=sgd+optimizer.momentum=0.9+{_RATE}=0.3",
             f"{_FRESH}+method.rounds_per_epoch=10+method.moments=carry-scale,{_FRESH}+method.change=plateau",
             f"{_PART}+optimizer.restarts=rounds+optimizer.cycle=20,{_PART}+method.burn_in=20",
             # SCAFFOLD's clients take plain SGD, and the server its mean.
@@ -215,10 +226,36 @@ GRIDS = {
             f"{_FRESH}+method.rounds_per_epoch=20+optimizer.restarts=change,{_FRESH}+method.rounds_per_epoch=20",
             f"{_FRESH}+method.change=plateau+method.patience=5+method.threshold=0.05",
             f"k-subspace+{_RATE}=3e-3,k-subspace+{_RATE}=3e-3+method.subspaces=8",
-            f"{_PART}+codec.up=eden-2,{_PART}+codec.up=int4,{_PART}+codec.up=eden-1",
+            f"{_PART}+codec.up=lloyd-1,{_PART}+codec.up=int8,{_PART}+codec.up=eden-2,{_PART}+codec.up=int4,{_PART}+codec.up=eden-1",
             f"{_PART}+method.projection=partition,{_PART}+method.projection=fastfood",
             f'{_PART}+method.burn_in=20+method.learned=16,{_PART}+method.scale=table+method.scale_table={{"linear.*"=3}}',
             f"{_PART}+{_MORE_IMAGES},{_PART}+{_IN_EIGHT_STEPS}",
+        ),
+    ),
+    # The recipe without each of its parts, or with another: one rate for all, the recipe's.
+    "fashion-mnist-recipe": Grid(
+        "fashion-mnist-static",
+        rounds=60,
+        trials=1,
+        examples=2000,
+        further=("--seeds", "2"),
+        methods=(
+            f"{_IMAGES},{_IMAGES}+codec.up=float32+codec.down=float32,{_IMAGES}+optimizer.beta2=0.999",
+            f"{_IMAGES_UNGROUPED},{_IN_ONE_STEP},{_IMAGES}+method.name=time-varying+method.rounds_per_epoch=20",
+            f"{_IMAGES}+method.projection=partition",
+        ),
+    ),
+    "movie-reviews-recipe": Grid(
+        "movie-reviews-static",
+        rounds=30,
+        trials=1,
+        examples=1000,
+        further=("--seeds", "2"),
+        methods=(
+            f"{_LOCAL_30},{_LOCAL_30}+codec.up=float32+codec.down=float32,{_LOCAL_30}+optimizer.beta2=0.999",
+            f"{_LOCAL_30}+method.projection=partition,{_WIDE}+{_BETA}+{_RATE}=1.5e-3+{_ALL_SNIPPETS}",
+            f"{_LOCAL_30}+method.name=time-varying+method.rounds_per_epoch=10,{_LOCAL_30}+method.dim=16384",
+            f"{_LOCAL_30}+method.scale=calibrated+method.scale_exponent=0.5+{_RATE}=1e-3",
         ),
     ),
     "fashion-mnist-bytes": Grid(
@@ -240,6 +277,8 @@ GRIDS = {
         methods=(
             f"fedsgd,{_ROLES},fedsgd+{_MORE_PASSAGES}+{_RATE}=1.58e-4,{_PASSAGE}+{_MORE_PASSAGES},{_MANY}",
             f"{_PASSAGE},{_ROLES_DENSE},{_ROLES_SMALL},static+method.dim=16384+{_BETA}+{_RATE}=1e-3,uni-lora",
+            # A scaled subspace wants lower rates.
+            f"{_ONE_BIT}+{_BETA}+method.scale=calibrated+method.scale_exponent=0.5+{_RATE}=1e-4",
             # Published, clients go through all their lines, which takes too long here.
             f"powersgd,local-top-k,fedavg-lora+{_FOUR_PASSAGES_EACH},ffa-lora+{_FOUR_PASSAGES_EACH}",
             f"fedavg+{_FOUR_PASSAGES_EACH},fedprox+{_FOUR_PASSAGES_EACH}",
@@ -265,7 +304,8 @@ GRIDS = {
         trials=2,
         further=("--validation", "held-out-lines", "--budget", "10000000"),
         methods=(
-            f"{_ROLES},static+method.dim=16384+{_BETA}+{_RATE}=1e-3,uni-lora,{_PASSAGE},fedavg-lora,powersgd,fedsgd",
+            f"{_PASSAGE}+{_MORE_PASSAGES},{_ROLES},static+method.dim=16384+{_BETA}+{_RATE}=1e-3,uni-lora,{_PASSAGE}",
+            "fedavg-lora,powersgd,fedsgd",
         ),
     ),
 }
@@ -281,10 +321,7 @@ CALLED = {
     _ROLES: "the same four passages in four local steps of Adam",
     _ROLES_SMALL: "four local steps of Adam, d = 8,192",
     _ROLES_DENSE: "`fedavg`, four local steps of Adam, Adam on the server, too",
-    _FEDADAM: "`fedavg`, local steps as in the recipe, Adam on the server, too",
-    _FEDADAM.removesuffix(f"+{_AS_THE_RECIPE}").replace(
-        "1.58e-3", "5e-4"
-    ): "`fedavg`, local steps as in the recipe, Adam on the server at a constant rate",
+    _FEDADAM: "`fedavg`, local steps as in the recipe, Adam on the server at a constant rate",
     f"{_WIDE}+{_BETA}+{_RATE}=1.5e-3+{_ALL_SNIPPETS}": "the same 40 snippets in one gradient, d = 32,768",
     f"fedsgd+{_ALL_SNIPPETS}+{_RATE}=1.58e-4": "`fedsgd`, one gradient of all 40 snippets",
     _IN_ONE_STEP: "the same 64 images in one gradient",
@@ -337,7 +374,9 @@ def compare(recipe: str, folder: Path, options: list[str], jobs: int, hours: flo
 def publish(task: str) -> None:
     """Put a comparison into the docs, beside what other machines ran of it, and rewrite its tables."""
     found = read(RUNS / task)
+    asked = {method for group in GRIDS[task].methods for method in names(group)}
     lines = [*(line for line in known(task) if all(who(line) != who(new) for new in found)), *found]
+    lines = [line for line in lines if line["method"] in asked]
     if not lines:
         return
     page = PAGE.read_text(encoding="utf-8")
@@ -398,12 +437,20 @@ def table(lines: list[dict[str, Any]]) -> str:
             format_bytes(up + down),
             "-" if line["factor"] is None else format_factor(line["factor"]),
             f"{line['rounds']:,}",
-            f"{line['learning_rate']:g}",
+            f"{line['learning_rate']:g}{edge(line)}",
             format_duration(line["seconds"]),
         )
         rows.append(f"| {' | '.join(cells)} |")
     rows += [f"| {shown(line)} | {line['status']} | | | | | | | |" for line in lines if line["metric"] is None]
     return "\n".join(rows)
+
+
+def edge(line: dict[str, Any]) -> str:
+    """An arrow where the best rate was the lowest or the highest tried: a better one may lie beyond."""
+    rates = [trial["learning_rate"] for trial in line["trials"]]
+    if len(rates) < 2:
+        return ""
+    return {min(rates): " ↓", max(rates): " ↑"}.get(line["learning_rate"], "")
 
 
 def shown(line: dict[str, Any]) -> str:

@@ -50,6 +50,16 @@ def test_a_table_is_its_json(grid: str) -> None:
 
 
 @pytest.mark.parametrize("grid", GRIDS)
+def test_what_a_table_has_its_script_makes(grid: str) -> None:
+    plan = comparisons.GRIDS[grid]
+    entries = {name for group in plan.methods for name in names(group)}
+    for line in comparisons.known(grid):
+        assert line["method"] in entries
+        assert plan.has(line)
+        assert len(line["trials"]) <= plan.trials or plan.trials == 1
+
+
+@pytest.mark.parametrize("grid", GRIDS)
 def test_every_entrant_of_a_grid_is_a_recipe(grid: str) -> None:
     assert recipes(grid)
 
