@@ -322,7 +322,7 @@ CALLED = {
     _ROLES_SMALL: "four local steps of Adam, d = 8,192",
     _ROLES_DENSE: "`fedavg`, four local steps of Adam, Adam on the server, too",
     _FEDADAM: "`fedavg`, local steps as in the recipe, Adam on the server at a constant rate",
-    f"{_WIDE}+{_BETA}+{_RATE}=1.5e-3+{_ALL_SNIPPETS}": "the same 40 snippets in one gradient, d = 32,768",
+    f"{_WIDE}+{_BETA}+{_RATE}=1.5e-3+{_ALL_SNIPPETS}": "the same 40 snippets in one gradient",
     f"fedsgd+{_ALL_SNIPPETS}+{_RATE}=1.58e-4": "`fedsgd`, one gradient of all 40 snippets",
     _IN_ONE_STEP: "the same 64 images in one gradient",
     f"{_PART}+{_MORE_IMAGES}": "one gradient of 64 images",

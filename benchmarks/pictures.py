@@ -94,13 +94,15 @@ def label(line: dict[str, Any], recipe: str) -> str:
     name, *settings = parts(line["method"])
     if line["method"] in CALLED:
         called: str = CALLED[line["method"]]
-        return called.replace("`", "").replace("*", "").split(", Adam on")[0]
+        return called.replace("`", "").replace("*", "").removeprefix("the same ").split(", Adam on")[0]
     if name == "recipe":
         return f"recipe {recipe}"
     words = [name, *(s.removeprefix("optimizer.name=") for s in settings if s.startswith("optimizer.name="))]
     dims = [setting.removeprefix("method.dim=") for setting in settings if setting.startswith("method.dim=")]
     if dims:
         words.append(f"d = {int(dims[0]):,}")
+    words += ["error feedback"] * ("method.error_feedback=true" in settings)
+    words += ["scaled by gradients"] * ("method.scale=calibrated" in settings)
     for way in ("up", "down"):
         words += [f"{s.removeprefix(f'codec.{way}=')} {way}" for s in settings if s.startswith(f"codec.{way}=")]
     return ", ".join(words)
@@ -122,7 +124,9 @@ def write(axes: Axes, places: dict[str, tuple[float, float]]) -> None:
     boxes: list[tuple[float, float, float, float]] = [(x - 5, y - 5, x + 5, y + 5) for x, y in taken]
     for (name, place), (x, y) in sorted(zip(places.items(), taken, strict=True), key=lambda found: -found[1][1]):
         width, height = 5.8 * len(name), 11.0
-        for dx, dy in ((dx, dy) for dy in (-5, 7, -17, 19, -29, 31, -41) for dx in (8, -14 - width)):
+        for dx, dy in (
+            (dx, dy) for dy in (-5, 7, -17, 19, -29, 31, -41, 43, -53, 55, -65, 67, -77) for dx in (8, -14 - width)
+        ):
             box = (x + dx, y + dy, x + dx + width, y + dy + height)
             inside = axes.bbox.x0 < box[0] and box[2] < axes.bbox.x1
             if inside and not any(a < box[2] and box[0] < c and b < box[3] and box[1] < d for a, b, c, d in boxes):
