@@ -337,6 +337,7 @@ CALLED = {
     f"{_PASSAGE}+{_MORE_PASSAGES}": "**recipe `shakespeare`**",
     _MANY: "recipe `shakespeare` at d = 1,048,576",
     f"fedavg+{_FOUR_STEPS}": "`fedavg`, as many local steps of SGD",
+    f"fedprox+{_FOUR_STEPS}": "`fedprox`, as many local steps of SGD",
     f"fedsgd+{_BETA}+{_RATE}=1e-3": "`fedsgd`, beta2 = 0.98",
     f"{_PART}+{_STAGES_OF_16896}": "d of their own for the stages, 16,896 in all",
     f"{_PART}+{_STAGES_OF_16896}+{_SMALL_IN_FULL}": "d of their own for the stages, small tensors in full",
