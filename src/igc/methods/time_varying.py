@@ -133,11 +133,11 @@ class TimeVarying(Method[State, Memory]):
     def download(self, state: State, turn: Turn) -> dict[str, Tensor]:
         epoch = len(state.finals)
         tensors = {**self.during(epoch).download(state.inner, turn), "epoch": torch.tensor(epoch)}  # type: ignore[arg-type]
-        missing = [to_words(data) for data in state.coded[state.known.get(turn.client, 0) :]]
-        if sum(words.numel() for words in missing) > self.projection.D:
+        missing = state.coded[state.known.get(turn.client, 0) :]
+        if sum(-(-data.numel() // 4) for data in missing) > self.projection.D:  # in words of four bytes
             tensors["displacement"] = to_bits(self._displacement(state.finals))
         elif missing:
-            tensors["finals"] = torch.stack(missing)
+            tensors["finals"] = torch.stack([to_words(data) for data in missing])
         return tensors
 
     @override
