@@ -66,8 +66,8 @@ class Grid:
 # FedAvg as published has neither.
 _AS_THE_RECIPE = "optimizer.schedule=linear+optimizer.warmup_rounds=5+optimizer.final_fraction=0.1"
 _RATE, _BETA, _ERROR = RATE, "optimizer.beta2=0.98", "method.error_feedback=true"
-_ONE_BIT = "static-1bit+codec.down=eden-4"
-_FFA_LORA_CODED = "ffa-lora+codec.up=eden-1+codec.down=eden-4"
+_ONE_BIT, _CODED = "static-1bit+codec.down=eden-4", "codec.up=eden-1+codec.down=eden-4"
+_FFA_LORA_CODED = f"ffa-lora+{_CODED}"
 _SMALL = f"static+method.dim=1024+{_RATE}=1.58e-3"
 _SCALED = f"static+method.dim=1024+{_RATE}=1.58e-4+method.scale=calibrated"
 _WIDE = "static-1bit+codec.down=eden-3+method.dim=32768"
@@ -174,6 +174,9 @@ GRIDS = {
         methods=(
             f"static+{_RATE}=1.58e-3,static-1bit+{_RATE}=1.58e-3,{_LOCAL},{_ONE_BIT}+{_RATE}=1.58e-3",
             f"uni-lora+{_RATE}=0.0158,{_FFA_LORA_CODED},fedavg-lora,ffa-lora,powersgd,local-top-k,fetchsgd",
+            # Rivals with our codecs, or fewer numbers.
+            f"gpart+{_CODED}+{_RATE}=1.5e-3,uni-lora+method.dim=16384+{_CODED}+{_RATE}=5e-3",
+            f"fedavg-lora+{_CODED}+{LOCAL_RATE}=0.0949,random-k+{_CODED}+{_RATE}=0.01,local-top-k+method.k=2000+{_RATE}=0.3",
         ),
     ),
     "fashion-mnist": Grid(
@@ -266,7 +269,8 @@ GRIDS = {
         further=("--budget", "20000000"),
         methods=(
             f"recipe+{_RATE}=3e-3,{_IMAGES},static+{_RATE}=3e-3,random-k,powersgd+{_RATE}=1e-3,local-top-k,fedsgd,gpart",
-            _FEWER,
+            # Rivals with our codecs, or fewer numbers.
+            f"{_FEWER},gpart+{_CODED}+{_RATE}=3e-3,random-k+{_CODED}+{_RATE}=0.01,local-top-k+method.k=1000+{_RATE}=0.3",
         ),
     ),
     "shakespeare": Grid(
@@ -280,8 +284,9 @@ GRIDS = {
             # A scaled subspace wants lower rates.
             f"{_ONE_BIT}+{_BETA}+method.scale=calibrated+method.scale_exponent=0.5+{_RATE}=1e-4",
             # Published, clients go through all their lines, which takes too long here.
-            f"powersgd,local-top-k,fedavg-lora+{_FOUR_PASSAGES_EACH},ffa-lora+{_FOUR_PASSAGES_EACH}",
-            f"fedavg+{_FOUR_PASSAGES_EACH},fedprox+{_FOUR_PASSAGES_EACH}",
+            f"powersgd,fedavg-lora+{_FOUR_PASSAGES_EACH}+{LOCAL_RATE}=0.1,ffa-lora+{_FOUR_PASSAGES_EACH}",
+            f"local-top-k+{_RATE}=0.1,fedavg+{_FOUR_PASSAGES_EACH}+{LOCAL_RATE}=0.03",
+            f"fedprox+{_FOUR_PASSAGES_EACH}+{LOCAL_RATE}=0.03",
         ),
     ),
     # One rate for all, 1e-3.
@@ -306,6 +311,7 @@ GRIDS = {
         methods=(
             f"{_PASSAGE}+{_MORE_PASSAGES},{_ROLES},static+method.dim=16384+{_BETA}+{_RATE}=1e-3,uni-lora,{_PASSAGE}",
             "fedavg-lora,powersgd,fedsgd",
+            f"fedavg-lora+{_CODED}+{_FOUR_PASSAGES_EACH}+{LOCAL_RATE}=0.1,local-top-k+method.k=2000+{_RATE}=0.1",
         ),
     ),
 }

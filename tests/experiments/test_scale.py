@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -52,6 +53,21 @@ def test_weights_go_with_the_size_of_the_parameters(exponent: float) -> None:
     again = built("method.scale=weights", f"method.scale_exponent={exponent}", "method.scale_floor=0.1", theta=half)
     assert again.projection.digest == method.projection.digest
     assert built("method.scale=weights", theta=None).projection == plain()  # a rehearsal, which counts bytes
+
+
+def test_below_zero_small_parameters_weigh_more_down_to_a_floor() -> None:
+    sizes, roots = [t.numel() for t in THETA], [float(t.square().mean().sqrt()) for t in THETA]
+    mean = math.sqrt(sum(n * root**2 for n, root in zip(sizes, roots, strict=True)) / sum(sizes))
+    method = built("method.scale=weights", "method.scale_exponent=-0.5", "method.scale_floor=0.1")
+    expected = [max(root, 0.1 * mean) ** -0.5 for root in roots]
+    assert min(roots) < 0.1 * mean
+    ratios = [weight / method.projection.weights[0] for weight in method.projection.weights]
+    assert ratios == pytest.approx([e / expected[0] for e in expected])
+
+
+def test_an_exponent_of_zero_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"scale_exponent: 0 leaves all as it is; set scale = 'none'"):
+        built("method.scale=weights", "method.scale_exponent=0")
 
 
 def test_a_tensor_that_starts_at_zero_tells_nothing_of_its_scale() -> None:

@@ -38,7 +38,7 @@ def weights(f: Federation) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize("exponent", [1.0, 0.5, 2.0])
+@pytest.mark.parametrize("exponent", [1.0, 0.5, 2.0, -0.5, -1.0])
 def test_weights_are_the_root_mean_square_gradients_at_the_start(exponent: float) -> None:
     f = Federation(lambda p, o: Calibrated(Static(p, o), TOY_SIZES, exponent, floor=1e-6))
     clients = f.sampler.sample(0)
@@ -74,6 +74,17 @@ def test_the_floor_and_an_exponent_of_nothing() -> None:
     energies[0] = 4.0
     least = method.weights_of(energies)[1:]
     assert bool((least > 0).all())
+    assert method.weights_of(torch.zeros(L)).tolist() == [1.0] * L
+
+
+def test_below_zero_a_tensor_with_hardly_any_gradient_counts_as_one_with_a_little() -> None:
+    method = Calibrated(Static(Federation(calibrated).projection, Sgd()), TOY_SIZES, -0.5, floor=0.1)
+    energies = torch.full((L,), 4.0)
+    energies[0], energies[1] = 0.0, 1.0
+    mean = float((energies * torch.tensor(TOY_SIZES)).sum() / sum(TOY_SIZES))
+    w = method.weights_of(energies)
+    assert float(w[1] / w[2]) == pytest.approx(2**0.5)  # half the root mean square
+    assert float(w[0] / w[2]) == pytest.approx((2 / (0.1 * mean**0.5)) ** 0.5)
     assert method.weights_of(torch.zeros(L)).tolist() == [1.0] * L
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from igc.experiments.groups import check_patterns
 from igc.projection import Projection, Scaled
+from igc.projection.scaled import lifted
 from igc.space import ParameterSpace
 
 
@@ -43,10 +44,14 @@ def scaled_by_weights(projection: Projection, theta: Sequence[Tensor], exponent:
         projection: A'.
         theta: the tensors of theta_0.
         exponent: of the root mean squares.
-        floor: the least weight, as a share of their root mean square.
+        floor: the least weight, as a share of their root mean square; of a negative exponent the least root mean square of
+            a tensor, as a share of all tensors', too.
     """
     sizes = [tensor.numel() for tensor in theta]
-    raw = [_root_mean_square(tensor) ** exponent for tensor in theta]
+    squares = [_mean_square(tensor) for tensor in theta]
+    if exponent < 0:  # what is nearly zero would have all the length
+        squares = [high if low else 0.0 for low, high in zip(squares, lifted(sizes, squares, floor), strict=True)]
+    raw = [math.sqrt(square) ** exponent if square else 0.0 for square in squares]
     telling = sum(size for size, number in zip(sizes, raw, strict=True) if number)
     if telling:
         square = math.fsum(size * number**2 for size, number in zip(sizes, raw, strict=True)) / telling
@@ -54,10 +59,10 @@ def scaled_by_weights(projection: Projection, theta: Sequence[Tensor], exponent:
     return Scaled.of(projection, sizes, raw, floor)
 
 
-def _root_mean_square(tensor: Tensor) -> float:
+def _mean_square(tensor: Tensor) -> float:
     if not tensor.numel():
         return 0.0
     flat = tensor.detach().reshape(-1)
     pieces = torch.split(flat, 2**20)  # no copy of the tensor in float64
     squares = [float(piece.to(torch.float64).square().sum()) for piece in pieces]
-    return math.sqrt(math.fsum(squares) / flat.numel())
+    return math.fsum(squares) / flat.numel()

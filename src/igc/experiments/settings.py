@@ -111,8 +111,8 @@ class MethodSettings(Section):
         scale: weights of the rows of A, one for each tensor, with a mean square of 1 over all parameters: ``none``; from
             the gradient's root mean square at the start, which clients measure in a first round (``calibrated``); from
             the parameters' own at the start (``weights``); or from ``scale_table`` (``table``).
-        scale_exponent: of the root mean squares of calibrated and weights.
-        scale_floor: of calibrated and weights: no tensor has a smaller weight.
+        scale_exponent: of the root mean squares of calibrated and weights; below 0, what is small weighs more.
+        scale_floor: of calibrated and weights: no tensor has a smaller weight, and below 0 none a smaller root mean square.
         scale_table: glob pattern of tensors' names -> proportion of their weights; the first pattern that fits counts; 1
             where none does.
         full: glob patterns of tensors that are sent in full, each parameter a dimension of its own, beside the ``dim`` of
@@ -179,7 +179,7 @@ class MethodSettings(Section):
     projection: ProjectionName = "blocked-hadamard"
     block: PositiveInt | None = None
     scale: Literal["none", "calibrated", "weights", "table"] = "none"
-    scale_exponent: Annotated[float, Field(gt=0, le=2)] = 1.0
+    scale_exponent: Annotated[float, Field(ge=-2, le=2)] = 1.0
     scale_floor: Annotated[float, Field(gt=0, lt=1)] = 0.01
     scale_table: Annotated[dict[str, Proportion] | None, Field(validate_default=True, min_length=1)] = None
     full: Names = ()
@@ -203,6 +203,13 @@ class MethodSettings(Section):
     perturbations: PositiveInt = 10
     smoothing: Annotated[float, Field(gt=0)] = 1e-3
     differences: Literal["central", "forward"] = "central"
+
+    @field_validator("scale_exponent")
+    @classmethod
+    def _it_scales(cls, exponent: float) -> float:
+        if exponent == 0:
+            raise ValueError("0 leaves all as it is; set scale = 'none' for that")
+        return exponent
 
     @field_validator("scale_table")
     @classmethod

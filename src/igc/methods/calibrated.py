@@ -4,6 +4,7 @@ The method that is wrapped then trains in A = diag(w) A' in place of A' (`igc.pr
 
     round 0    client -> server    the mean square of its batch's gradient at theta_0, tensor by tensor        L numbers
                server              w_l = (weighted mean of them)_l^(p / 2), brought to a mean square of 1, not below a floor
+                                   (p < 0: a tensor with hardly any gradient counts as one with a little)
     then       server -> client    w, once to each client, whenever it first takes part                        L numbers
 
 L is the number of tensors. Only the server computes w; everybody else takes its bits as they come, so that all have one A.
@@ -30,7 +31,7 @@ from igc.methods.bits import from_bits, little_endian, name_of, to_bits
 from igc.methods.worker import Worker
 from igc.methods.wrapped import Wrapped
 from igc.projection import Projection, Scaled, Term
-from igc.projection.scaled import normalised
+from igc.projection.scaled import lifted, normalised
 from igc.records import record
 
 
@@ -68,8 +69,10 @@ class Calibrated(Wrapped):
 
     Attributes:
         sizes: elements of each tensor, in the order of the space.
-        exponent: p; 1 makes w proportional to the root mean square of each tensor's gradient, 0 leaves all as it is.
-        floor: the least w, as a share of its root mean square.
+        exponent: p; 1 makes w proportional to the root mean square of each tensor's gradient, 0 leaves all as it is, and
+            -0.5 makes a step move each tensor by its gradient over that root mean square, as Adam would.
+        floor: the least w, as a share of its root mean square; of a negative exponent the least root mean square of a
+            tensor's gradient, as a share of all tensors', too.
     """
 
     sizes: tuple[int, ...]
@@ -188,8 +191,12 @@ class Calibrated(Wrapped):
 
     def weights_of(self, energies: Tensor) -> Tensor:
         """W, float32 (L,), for mean squares of the gradient, (L,)."""
-        raw = energies.double().pow(self.exponent / 2).tolist()
-        return torch.tensor(normalised(self.sizes, raw, self.floor))
+        squares = energies.double().tolist()
+        if self.exponent < 0:
+            squares = lifted(self.sizes, squares, self.floor)
+        if not any(squares):  # nothing has a gradient, which a power below 0 cannot say
+            return torch.ones(len(self.sizes))
+        return torch.tensor(normalised(self.sizes, [n ** (self.exponent / 2) for n in squares], self.floor))
 
     @override
     def terms(self, state: State) -> tuple[list[Term], list[Term]]:

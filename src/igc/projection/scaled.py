@@ -189,6 +189,15 @@ def normalised(sizes: Sequence[int], raw: Sequence[float], floor: float = 0.0) -
     return _float32([share / root for share in shares])
 
 
+def lifted(sizes: Sequence[int], squares: Sequence[float], floor: float) -> list[float]:
+    """Mean squares of tensors, none less than ``floor**2`` times that of all elements.
+
+    For powers below 0: a tensor that is next to nothing is not to have all the length.
+    """
+    mean = math.fsum(size * square for size, square in zip(sizes, squares, strict=True)) / sum(sizes)
+    return [max(square, floor**2 * mean) for square in squares]
+
+
 def _mean_square(sizes: Sequence[int], weights: Sequence[float]) -> float:
     return math.fsum(size * w * w for size, w in zip(sizes, weights, strict=True)) / sum(sizes)
 

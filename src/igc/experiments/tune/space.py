@@ -18,7 +18,7 @@ from igc.experiments.recipe import Recipe, override
 from igc.experiments.settings import K_SUBSPACE
 from igc.experiments.tune.draws import Pick, Suggest, bits, has, value_of
 
-VERSION: Final = 2  # to be raised with every change of what may be drawn: no study holds trials of two search spaces
+VERSION: Final = 3  # to be raised with every change of what may be drawn: no study holds trials of two search spaces
 
 _LEAST_POWER: Final = 6  # d = 64
 _MOST_POWER: Final = 20
@@ -37,7 +37,7 @@ ROUGH: Final = ("eden-2", "lloyd-2", "eden-1", "lloyd-1")
 CHANGES: Final = (2, 4, 8)
 SUBSPACES: Final = (2, 4)
 SCALES: Final = ("none", "calibrated")
-EXPONENTS: Final = (0.5, 1.0)
+EXPONENTS: Final = (-0.5, 0.5, 1.0)
 LOCAL_STEPS: Final = (1, 2, 4)
 SCHEDULES: Final = ("constant", "linear", "cosine")
 WARM_UPS: Final = (0.0, 0.1)
