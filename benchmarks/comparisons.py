@@ -114,6 +114,10 @@ _IN_ONE_STEP = f"recipe+method.dim=81920+{_STAGES}+{_BETA}+{_RATE}=3e-3+{_MORE_I
 _PASSAGE = f"{_ONE_BIT}+{_BETA}+{_RATE}=1e-3"
 # The recipe `shakespeare` is that with more passages; here with more dimensions, too.
 _MANY = f"{_ONE_BIT}+{_BETA}+{_RATE}=5e-4+{_MORE_PASSAGES}+method.dim=1048576"
+# A step along the gradient over its size, tensor by tensor, as Adam's.
+_LIKE_ADAM = "method.scale=calibrated+method.scale_exponent=-0.5"
+_ROLES_LIKE_ADAM = f"{_ONE_BIT}+{_BETA}+{_RATE}=1.5e-3+{_MORE_PASSAGES}+{_LIKE_ADAM}"
+_MANY_LIKE_ADAM = f"{_ONE_BIT}+{_BETA}+{_RATE}=7e-4+{_MORE_PASSAGES}+method.dim=524288+{_LIKE_ADAM}"
 # Parts that are tried one by one, on one-step clients in one subspace of d = 16,384.
 _PART, _LOWER, _FRESH = f"static+{_RATE}=3e-3", f"static+{_RATE}=3e-4", f"time-varying+{_RATE}=3e-3"
 _STAGES_OF_16896 = 'method.dim=8192+method.budgets={"layer1.*"=512,"residual1.*"=2048,"layer2.*"=2048,"layer3.*"=4096}'
@@ -218,7 +222,7 @@ GRIDS = {
             f"{_PART}+{_IN_FOUR_STEPS},{_PART}+{_IN_FOUR_STEPS}+local.proximal=0.1",
             # Where the plain method's rates are too high, or too low.
             f"{_LOWER}+method.scale=weights,{_LOWER}+method.scale=calibrated+method.scale_exponent=0.5",
-            f"{_LOWER}+method.scale=calibrated,{_LOWER}+optimizer.name=yogi",
+            f"{_LOWER}+method.scale=calibrated,{_LOWER}+optimizer.name=yogi,{_PART}+{_LIKE_ADAM}",
             f"static+{_RATE}=9.49e-3+optimizer.name=adagrad",
             f"static+optimizer.name=sgd+{_RATE}=1,static+optimizer.name=sgd+optimizer.momentum=0.9+{_RATE}=0.3",
             f"{_FRESH}+method.rounds_per_epoch=10+method.moments=carry-scale,{_FRESH}+method.change=plateau",
@@ -245,7 +249,7 @@ GRIDS = {
         methods=(
             f"{_IMAGES},{_IMAGES}+codec.up=float32+codec.down=float32,{_IMAGES}+optimizer.beta2=0.999",
             f"{_IMAGES_UNGROUPED},{_IN_ONE_STEP},{_IMAGES}+method.name=time-varying+method.rounds_per_epoch=20",
-            f"{_IMAGES}+method.projection=partition",
+            f"{_IMAGES}+method.projection=partition,{_IMAGES}+{_LIKE_ADAM},{_IMAGES_UNGROUPED}+{_LIKE_ADAM}",
         ),
     ),
     "movie-reviews-recipe": Grid(
@@ -281,8 +285,9 @@ GRIDS = {
         methods=(
             f"fedsgd,{_ROLES},fedsgd+{_MORE_PASSAGES}+{_RATE}=1.58e-4,{_PASSAGE}+{_MORE_PASSAGES},{_MANY}",
             f"{_PASSAGE},{_ROLES_DENSE},{_ROLES_SMALL},static+method.dim=16384+{_BETA}+{_RATE}=1e-3,uni-lora",
-            # A scaled subspace wants lower rates.
+            # A subspace that is longer where gradients are large wants lower rates.
             f"{_ONE_BIT}+{_BETA}+method.scale=calibrated+method.scale_exponent=0.5+{_RATE}=1e-4",
+            f"{_MANY_LIKE_ADAM},{_ROLES_LIKE_ADAM}",
             # Published, clients go through all their lines, which takes too long here.
             f"powersgd,fedavg-lora+{_FOUR_PASSAGES_EACH}+{LOCAL_RATE}=0.1,ffa-lora+{_FOUR_PASSAGES_EACH}",
             f"local-top-k+{_RATE}=0.1,fedavg+{_FOUR_PASSAGES_EACH}+{LOCAL_RATE}=0.03",
@@ -300,7 +305,7 @@ GRIDS = {
             f"{_PASSAGE}+{_MORE_PASSAGES},{_ONE_BIT}+{_RATE}=1e-3,{_PASSAGE}+method.scale=weights",
             f"{_PASSAGE}+method.scale=calibrated+method.scale_exponent=0.5,{_PASSAGE}+model.lora_rank=8",
             f'{_PASSAGE}+space.exclude=["*embed*"],{_ONE_BIT}+{_RATE}=1e-3+optimizer.name=adagrad',
-            f"{_PASSAGE}+optimizer.name=yogi",
+            f"{_PASSAGE}+optimizer.name=yogi,{_ROLES_LIKE_ADAM}",
         ),
     ),
     "shakespeare-bytes": Grid(

@@ -43,6 +43,7 @@ from igc.experiments.recipe import RECIPE, Recipe, load
 from igc.experiments.run import LOCK, Run
 from igc.experiments.tune import JSON, STUDY
 from igc.experiments.tune.budget import Budget, Rehearsal
+from igc.experiments.tune.describe import describe
 from igc.experiments.tune.draws import Cheapest, Told
 from igc.experiments.tune.space import METHODS, TUNABLE, VERSION, Choice, SearchSpace
 from igc.projection.philox import child_seed
@@ -449,30 +450,6 @@ def read(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunError(f"cannot read {path}: {error}; delete it and tune again, trials are kept") from error
     return found
-
-
-def describe(recipe: Recipe) -> str:
-    """A recipe's tuned settings on a line."""
-    m, o, c, local = recipe.method, recipe.optimizer, recipe.codec, recipe.local
-    grouped = m.full or m.full_below or m.budgets
-    parts = [m.name, f"d {m.dim:,}{' and groups of tensors' if grouped else ''}"]
-    if m.name.startswith("k-subspace"):
-        parts.append(f"K {m.subspaces}")
-    if m.name.endswith("time-varying"):
-        parts.append(f"fresh every {m.rounds_per_epoch}")
-    if m.scale != "none":
-        parts.append(f"scale {m.scale}")
-    parts.append(f"{c.up}{' with error feedback' if c.error_feedback else ''} up, {c.down} down")
-    if local is not None:
-        batch = recipe.federation.batch_size
-        if batch is None and local.batch_size is not None:
-            passes = f"{local.epochs} local passes in batches of {local.batch_size}"
-        else:
-            steps = 1 if local.batch_size is None or batch is None else math.ceil(batch / local.batch_size)
-            passes = f"{local.epochs * steps} local steps"
-        parts.append(f"{passes} by {local.optimizer} at rate {local.learning_rate:g}")
-    restarts = " restarting" if o.restarts != "never" else ""
-    return ", ".join([*parts, f"{o.schedule}{restarts} rate {o.learning_rate:g}"])
 
 
 def _counts(trial: FrozenTrial) -> bool:
