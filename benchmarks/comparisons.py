@@ -71,6 +71,8 @@ _FFA_LORA_CODED = f"ffa-lora+{_CODED}"
 _SMALL = f"static+method.dim=1024+{_RATE}=1.58e-3"
 _SCALED = f"static+method.dim=1024+{_RATE}=1.58e-4+method.scale=calibrated"
 _WIDE = "static-1bit+codec.down=eden-3+method.dim=32768"
+# A step along the gradient over its size, tensor by tensor, as Adam's; so has the recipe `shakespeare`.
+_LIKE_ADAM = "method.scale=calibrated+method.scale_exponent=-0.5"
 # The recipe `movie-reviews`: clients go once through all of their 40 examples, by Adam inside the subspace; and the same
 # uncompressed.
 _LOCAL = (
@@ -104,6 +106,7 @@ _ROLES_DENSE = (
 )
 # One gradient of as many examples as local steps take.
 _ALL_SNIPPETS, _MORE_IMAGES, _MORE_PASSAGES = (f"federation.batch_size={size}" for size in (40, 64, 4))
+_SNIPPETS_LIKE_ADAM = f"{_WIDE}+{_BETA}+{_RATE}=2e-3+{_ALL_SNIPPETS}+{_LIKE_ADAM}"
 _IMAGES_UNGROUPED = (
     f"static-1bit+codec.down=eden-4+method.dim=174000+{_BETA}+{_FOUR_STEPS}"
     f"+local.optimizer=adam+local.learning_rate=5e-4+{_RATE}=3e-3"
@@ -112,10 +115,8 @@ _LOCAL_30 = _LOCAL.replace(f"{_RATE}=1e-3", f"{_RATE}=3.16e-3")  # the rate that
 _IN_ONE_STEP = f"recipe+method.dim=81920+{_STAGES}+{_BETA}+{_RATE}=3e-3+{_MORE_IMAGES}"
 # Parts that are tried one by one, on one-step clients of one passage.
 _PASSAGE = f"{_ONE_BIT}+{_BETA}+{_RATE}=1e-3"
-# The recipe `shakespeare` is that with more passages; here with more dimensions, too.
+# More passages a gradient; here with more dimensions, too.
 _MANY = f"{_ONE_BIT}+{_BETA}+{_RATE}=5e-4+{_MORE_PASSAGES}+method.dim=1048576"
-# A step along the gradient over its size, tensor by tensor, as Adam's.
-_LIKE_ADAM = "method.scale=calibrated+method.scale_exponent=-0.5"
 _ROLES_LIKE_ADAM = f"{_ONE_BIT}+{_BETA}+{_RATE}=1.5e-3+{_MORE_PASSAGES}+{_LIKE_ADAM}"
 _MANY_LIKE_ADAM = f"{_ONE_BIT}+{_BETA}+{_RATE}=7e-4+{_MORE_PASSAGES}+method.dim=524288+{_LIKE_ADAM}"
 # Parts that are tried one by one, on one-step clients in one subspace of d = 16,384.
@@ -152,7 +153,7 @@ GRIDS = {
         further=("--seeds", "3"),
         methods=(
             f"fedsgd+{_BETA}+{_RATE}=1.58e-4,{_WIDE}+{_BETA}+{_RATE}=1.5e-3,{_LOCAL}",
-            f"fedsgd+{_ALL_SNIPPETS}+{_RATE}=1.58e-4",
+            f"fedsgd+{_ALL_SNIPPETS}+{_RATE}=1.58e-4,{_SNIPPETS_LIKE_ADAM}",
         ),
     ),
     "movie-reviews-parts": Grid(
@@ -206,7 +207,7 @@ GRIDS = {
         methods=(
             f"fedsgd+{_RATE}=1e-3,{_IMAGES}",
             f"fedsgd+{_BETA}+{_RATE}=1e-3,{_FEDADAM},fedavg+{_FOUR_STEPS}",
-            f"fedsgd+{_MORE_IMAGES}+{_RATE}=1e-3,{_IN_ONE_STEP}",
+            f"fedsgd+{_MORE_IMAGES}+{_RATE}=1e-3,{_IN_ONE_STEP},{_IMAGES_UNGROUPED}",
         ),
     ),
     "fashion-mnist-parts": Grid(
@@ -305,7 +306,7 @@ GRIDS = {
             f"{_PASSAGE}+{_MORE_PASSAGES},{_ONE_BIT}+{_RATE}=1e-3,{_PASSAGE}+method.scale=weights",
             f"{_PASSAGE}+method.scale=calibrated+method.scale_exponent=0.5,{_PASSAGE}+model.lora_rank=8",
             f'{_PASSAGE}+space.exclude=["*embed*"],{_ONE_BIT}+{_RATE}=1e-3+optimizer.name=adagrad',
-            f"{_PASSAGE}+optimizer.name=yogi,{_ROLES_LIKE_ADAM}",
+            f"{_PASSAGE}+optimizer.name=yogi,{_ROLES_LIKE_ADAM},{_MANY_LIKE_ADAM},fedsgd+{_MORE_PASSAGES}+{_RATE}=1.58e-4",
         ),
     ),
     "shakespeare-bytes": Grid(
@@ -314,7 +315,8 @@ GRIDS = {
         trials=2,
         further=("--validation", "held-out-lines", "--budget", "10000000"),
         methods=(
-            f"{_PASSAGE}+{_MORE_PASSAGES},{_ROLES},static+method.dim=16384+{_BETA}+{_RATE}=1e-3,uni-lora,{_PASSAGE}",
+            f"{_ROLES_LIKE_ADAM},{_PASSAGE}+{_MORE_PASSAGES},{_ROLES},static+method.dim=16384+{_BETA}+{_RATE}=1e-3,uni-lora",
+            _PASSAGE,
             "fedavg-lora,powersgd,fedsgd",
             f"fedavg-lora+{_CODED}+{_FOUR_PASSAGES_EACH}+{LOCAL_RATE}=0.1,local-top-k+method.k=2000+{_RATE}=0.1",
         ),
@@ -329,11 +331,15 @@ CALLED = {
     _LOCAL_DENSE: "`fedavg`, local steps as in the recipe, Adam on the server, too",
     _IMAGES: "**recipe `fashion-mnist`**",
     _FEWER: "recipe `fashion-mnist` with 40,000 numbers",
+    f"fedavg-lora+{_FOUR_PASSAGES_EACH}+{LOCAL_RATE}=0.1": "`fedavg-lora`, four passages, four local steps of SGD",
+    f"ffa-lora+{_FOUR_PASSAGES_EACH}": "`ffa-lora`, four passages, four local steps of SGD",
+    f"{_PART}+{_LIKE_ADAM}": "scaled by gradients to the power of -0.5",
     _ROLES: "the same four passages in four local steps of Adam",
     _ROLES_SMALL: "four local steps of Adam, d = 8,192",
     _ROLES_DENSE: "`fedavg`, four local steps of Adam, Adam on the server, too",
     _FEDADAM: "`fedavg`, local steps as in the recipe, Adam on the server at a constant rate",
     f"{_WIDE}+{_BETA}+{_RATE}=1.5e-3+{_ALL_SNIPPETS}": "the same 40 snippets in one gradient",
+    _SNIPPETS_LIKE_ADAM: "the recipe's 40 snippets in one gradient, scaled by gradients to the power of -0.5",
     f"fedsgd+{_ALL_SNIPPETS}+{_RATE}=1.58e-4": "`fedsgd`, one gradient of all 40 snippets",
     _IMAGES_UNGROUPED: "one subspace of d = 174,000 for all tensors, no groups",
     f"{_IMAGES}+codec.up=float32+codec.down=float32": "recipe `fashion-mnist` in float32",
@@ -345,8 +351,10 @@ CALLED = {
     f"{_PART}+{_MORE_IMAGES}": "one gradient of 64 images",
     f"fedsgd+{_MORE_IMAGES}+{_RATE}=1e-3": "`fedsgd`, one gradient of 64 images",
     f"fedsgd+{_MORE_PASSAGES}+{_RATE}=1.58e-4": "`fedsgd`, one gradient of four passages",
-    f"{_PASSAGE}+{_MORE_PASSAGES}": "**recipe `shakespeare`**",
-    _MANY: "recipe `shakespeare` at d = 1,048,576",
+    _ROLES_LIKE_ADAM: "**recipe `shakespeare`**",
+    _MANY_LIKE_ADAM: "recipe `shakespeare` at d = 524,288",
+    f"{_PASSAGE}+{_MORE_PASSAGES}": "recipe `shakespeare`, not scaled",
+    _MANY: "recipe `shakespeare`, not scaled, at d = 1,048,576",
     f"fedavg+{_FOUR_STEPS}": "`fedavg`, as many local steps of SGD",
     f"fedprox+{_FOUR_STEPS}": "`fedprox`, as many local steps of SGD",
     f"fedsgd+{_BETA}+{_RATE}=1e-3": "`fedsgd`, beta2 = 0.98",

@@ -55,10 +55,12 @@ def test_the_message_written_out_in_hexadecimal_is_what_the_code_makes() -> None
 
 
 def slugs(page: Path) -> set[str]:
-    """Anchors of a page's headings, as forges make them."""
+    """Anchors of a page's headings, as forges make them: a heading that comes again is numbered."""
     headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
     kept = string.ascii_lowercase + string.digits + " -_"
-    return {"".join(c for c in heading.lower() if c in kept).replace(" ", "-") for heading in headings}
+    plain = ["".join(c for c in heading.lower() if c in kept).replace(" ", "-") for heading in headings]
+    times = [plain[:i].count(slug) for i, slug in enumerate(plain)]
+    return {f"{slug}-{n}" if n else slug for slug, n in zip(plain, times, strict=True)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
