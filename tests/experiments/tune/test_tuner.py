@@ -28,7 +28,7 @@ from igc.experiments.tune import JSON, STUDY
 from igc.experiments.tune import tuner as module
 from igc.experiments.tune.budget import Budget, Plan, Rehearsal
 from igc.experiments.tune.draws import Told
-from igc.experiments.tune.space import Choice, changed
+from igc.experiments.tune.space import VERSION, Choice, changed
 from igc.experiments.tune.tuner import BEST, Terms, Tuner, read, trials_of
 from support.command import igc, start
 from support.in_this_process import InThisProcess
@@ -313,8 +313,9 @@ def test_the_command_refuses_to_choose_on_what_it_reports(
 def test_a_tuning_in_another_search_space_is_refused(
     tuned: Tuner, tiny: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "VERSION", 3)
-    with pytest.raises(RunError, match=r"holds a tuning with search_space_version = 2, not 3; choose another folder"):
+    monkeypatch.setattr(module, "VERSION", VERSION + 1)
+    message = f"holds a tuning with search_space_version = {VERSION}, not {VERSION + 1}; choose another folder"
+    with pytest.raises(RunError, match=message):
         Tuner(tiny, terms(4), tuned.folder, Watched(), quiet).run()
 
 
