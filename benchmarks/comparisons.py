@@ -275,7 +275,7 @@ GRIDS = {
         methods=(
             f"recipe+{_RATE}=3e-3,{_IMAGES},static+{_RATE}=3e-3,random-k,powersgd+{_RATE}=1e-3,local-top-k,fedsgd,gpart",
             # Rivals with our codecs, or fewer numbers.
-            f"{_FEWER},gpart+{_CODED}+{_RATE}=3e-3,random-k+{_CODED}+{_RATE}=0.01,local-top-k+method.k=1000+{_RATE}=0.3",
+            f"{_ONE_BIT}+{_RATE}=3e-3,{_FEWER},gpart+{_CODED}+{_RATE}=3e-3,random-k+{_CODED}+{_RATE}=0.01,local-top-k+method.k=1000+{_RATE}=0.3",
         ),
     ),
     "shakespeare": Grid(
