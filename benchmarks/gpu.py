@@ -28,7 +28,10 @@ D = 124_439_808
 DIMS = (2**10, 2**14, 2**17, 2**20)
 REPOSITORY = Path(__file__).resolve().parents[1]
 KERNEL = ("tests/projection/test_triton.py",)
-OTHERS = ("-m", "cuda", "tests/contracts/test_projection.py", "tests/test_space.py", "tests/experiments/test_bench.py")
+OTHERS = (
+    *("-m", "cuda", "tests/contracts/test_projection.py", "tests/test_space.py", "tests/experiments/test_bench.py"),
+    "tests/federation/test_on_a_gpu.py",
+)
 
 
 def main() -> None:
@@ -65,7 +68,7 @@ def main() -> None:
 
 def run_tests(*arguments: str) -> dict[str, Any]:
     """What pytest said; its output goes to the screen where a test failed."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "-p", "no:cacheprovider", *arguments]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     summary = (done.stdout.strip().splitlines() or ["no output"])[-1]
     print(f"pytest {' '.join(arguments)}: {summary}", file=sys.stderr)

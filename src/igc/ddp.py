@@ -19,6 +19,7 @@ from torch._C._distributed_c10d import GradBucket
 from torch.nn.parallel import DistributedDataParallel
 
 from igc.errors import ProjectionError, SpaceError
+from igc.finite import all_finite
 from igc.optim import SubspaceOptimizer
 from igc.projection import Projection, add_expanded_, project_tensors
 from igc.space import ParameterSpace
@@ -166,7 +167,7 @@ class SubspaceState:
         dist.all_reduce(mean, group=group)
 
         # A step that a gradient scaler will skip, since some replica overflowed, must leave no trace in the error.
-        if self.error is not None and bool(mean.isfinite().all()):
+        if self.error is not None and all_finite(mean):
             for error, gradient in zip(self.error, gradients, strict=True):
                 if gradient is not None:
                     error.add_(gradient)

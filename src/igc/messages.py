@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-import torch
 from torch import Tensor
 
 from igc.codecs import BY_NUMBER, CODECS, CodecError, NotFiniteScaleError
 from igc.codecs.base import Octets
 from igc.errors import IgcError
+from igc.finite import all_finite
 
 MAGIC: Final = b"IGC"
 VERSION: Final = 1
@@ -225,18 +225,13 @@ def check_tensors(message: Message, due: Mapping[str, Due]) -> None:
         _check_shape(name, tuple(tensor.shape), tuple(shape))
         if tensor.is_floating_point() == whole:
             raise TensorError(f"'{name}' must hold {'whole' if whole else 'real'} numbers")
-        if tensor.is_floating_point() and not _all_finite(tensor):
+        if tensor.is_floating_point() and not all_finite(tensor):
             raise NotFiniteError(f"'{name}' holds NaN or infinity")
 
 
 def _check_shape(name: str, shape: tuple[int, ...], due: tuple[int, ...]) -> None:
     if shape != due:
         raise TensorError(f"'{name}' has shape {shape}, due was {due}")
-
-
-def _all_finite(tensor: Tensor) -> bool:
-    # A sum is finite only if every summand is, and needs no mask of the tensor's size; one that overflows proves nothing.
-    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
 def _open(payload: bytes) -> tuple[tuple[bytes, int, int, int, int, int, bytes, bytes, bytes], memoryview]:

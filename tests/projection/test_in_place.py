@@ -71,7 +71,7 @@ def test_it_cannot_read_what_nobody_gave() -> None:
 
 
 def test_the_subspace_optimizer_in_place_follows_the_exact_one() -> None:
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 1))
     other = copy.deepcopy(model)

@@ -18,7 +18,7 @@ class Tied(nn.Module):
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.embedding = nn.Parameter(torch.randn(50, 8, dtype=dtype))
             self.linear = nn.Linear(8, 8, dtype=dtype)

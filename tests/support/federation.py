@@ -148,10 +148,11 @@ class Federation:
         down: str = "float32",
         seed: int = 3,
         protection: Protection = UNPROTECTED,
+        device: str = "cpu",
     ) -> None:
         task = ToyTask()
         self.clients = dict(toy_clients(7, seed=1) if clients is None else clients)
-        self.model = task.model()
+        self.model = task.model().to(device)
         self.space = ParameterSpace.of(self.model)
         self.base = self.theta()
         self.workplace = Workplace(

@@ -43,7 +43,7 @@ def write_model(folder: Path) -> Path:
         intermediate_size=64,
         max_position_embeddings=64,
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = BertModel(config)
     model.save_pretrained(folder)

@@ -11,6 +11,7 @@ from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from igc.tasks.base import Task
+from igc.tasks.batching import device_of
 
 INPUTS = 6
 
@@ -36,8 +37,9 @@ class ToyTask(Task):
         return list(raw)
 
     def loss(self, model: nn.Module, examples: Sequence[Any]) -> tuple[Tensor, int]:
-        x = torch.stack([x for x, _ in examples])
-        y = torch.stack([y for _, y in examples])
+        device = device_of(model)
+        x = torch.stack([x for x, _ in examples]).to(device)
+        y = torch.stack([y for _, y in examples]).to(device)
         return (model(x).squeeze(-1) - y).square().sum(), len(examples)
 
     def count(self, examples: Sequence[Any]) -> int:

@@ -111,6 +111,8 @@ def assemble(recipe: Recipe, dataset: FederatedDataset[Any] | None = None) -> Ex
             f"client '{empty[0]}' has no usable example ({len(empty)} such clients); leave it out of the data"
         )
 
+    if device.type == "cuda":  # convolutions in float32, as products are; by algorithms that add in one order
+        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True
     model = quicken_(align_(task.model().to(device)))
     space = ParameterSpace.of(model, recipe.space.include, recipe.space.exclude)
     workplace = Workplace(model, space, task, clients, _batches(recipe))

@@ -64,5 +64,6 @@ def _mean_square(tensor: Tensor) -> float:
         return 0.0
     flat = tensor.detach().reshape(-1)
     pieces = torch.split(flat, 2**20)  # no copy of the tensor in float64
-    squares = [float(piece.to(torch.float64).square().sum()) for piece in pieces]
+    # On the CPU, wherever the model is: parties must get the same weights to the last bit.
+    squares = [float(piece.to("cpu", torch.float64).square().sum()) for piece in pieces]
     return math.fsum(squares) / flat.numel()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from igc.errors import DataError, TrainingError
+from igc.finite import all_finite
 from igc.methods import Loss, Sketch, Worker
 from igc.projection import Projection, Term, Theta, project_as_born, project_tensors
 from igc.projection.philox import Stream, child_seed, permutation
@@ -127,7 +128,7 @@ class ClientWorker(Worker):
             vector, loss, weight = self._clipped_whole(projection, clip)
         else:
             vector, loss, weight = self._streamed(projection, clip)
-        if not bool(torch.isfinite(vector).all()):
+        if not all_finite(vector):
             raise self._not_finite(f"the gradient is not finite (loss {loss:.4g})")
         return Sketch(vector, weight, loss)
 
@@ -160,7 +161,7 @@ class ClientWorker(Worker):
             scale *= self._clip_factor(squares.sum().sqrt(), scale, clip)
         sizes = torch.tensor([max(parameter.numel(), 1) for parameter in parameters])
         vector = (squares / sizes * scale**2).float()
-        if not bool(torch.isfinite(vector).all()):
+        if not all_finite(vector):
             raise self._not_finite(f"the gradient is not finite (loss {loss:.4g})")
         return Sketch(vector, weight, loss)
 
@@ -201,7 +202,7 @@ class ClientWorker(Worker):
             loss, weight, scale = self._backward()
         if clip is not None:
             scale *= self._clip_factor(torch.stack(squares).sum().sqrt(), scale, clip)
-        return (vector * scale).cpu(), loss, weight
+        return vector.mul_(scale).cpu(), loss, weight
 
     def _clipped_whole(self, projection: Projection, clip: float) -> tuple[Tensor, float, int]:
         """The norm of a sum of micro-batches is known only once all of it is there: hold it, then project."""

@@ -35,6 +35,7 @@ from typing_extensions import override
 
 from igc.codecs import CODECS, CodecError
 from igc.errors import ProjectionError
+from igc.finite import all_finite
 from igc.messages import Due, Message, NotFiniteError, TensorError
 from igc.methods.base import Means, Method, MissedError, Traffic, Turn
 from igc.methods.bits import from_bits, from_words, little_endian, name_of, to_bits, to_words
@@ -217,7 +218,7 @@ class BurnIn(Wrapped):
             if download[name].is_floating_point():
                 raise TensorError(f"'{name}' must hold whole numbers, the bits of what is meant")
         origin = from_bits(download["origin"])
-        if not bool(torch.isfinite(origin).all()):
+        if not all_finite(origin):
             raise NotFiniteError("'origin' holds NaN or infinity")
         basis = Basis.of(from_words(download["directions"], length), origin)
         if basis.name != int(download["basis"]):

@@ -25,6 +25,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from igc.errors import ProjectionError
+from igc.finite import all_finite
 from igc.messages import Due, Message, NotFiniteError, TensorError
 from igc.methods.base import REPORT, Means, Method, MissedError, Traffic, Turn
 from igc.methods.bits import from_bits, little_endian, name_of, to_bits
@@ -175,7 +176,7 @@ class Calibrated(Wrapped):
         if "energies" not in upload:
             return self.inner.contribution(upload)
         energies = from_bits(upload["energies"])
-        if not bool(torch.isfinite(energies).all()):
+        if not all_finite(energies):
             raise NotFiniteError("'energies' holds NaN or infinity")
         if bool((energies < 0).any()):
             raise TensorError(f"'energies' holds {float(energies.min()):g}; a mean square is not negative")

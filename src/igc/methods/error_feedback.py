@@ -31,6 +31,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from igc.codecs import CODECS, NotFiniteScaleError
+from igc.finite import all_finite
 from igc.messages import Message
 from igc.methods.worker import Sketch, Worker
 from igc.methods.wrapped import Wrapped
@@ -137,7 +138,7 @@ class _Correcting(Worker):
             read = codec.decode(codec.encode(vector), tuple(vector.shape))
         except NotFiniteScaleError:
             return None
-        return read if bool(torch.isfinite(read).all()) else None
+        return read if all_finite(read) else None
 
 
 def _fit(vector: Tensor, read: Tensor) -> float:

@@ -23,6 +23,7 @@ from typing_extensions import override
 
 from igc.codecs.index_set import index_words, pack_indices
 from igc.errors import ProjectionError
+from igc.finite import all_finite
 from igc.messages import Due, Message
 from igc.methods import replica
 from igc.methods.base import REPORT, Means, Traffic
@@ -117,7 +118,7 @@ class LocalTopK(SparseDownlink[State, Memory]):
             "weight": torch.tensor(sketch.weight),
             "loss": torch.tensor(sketch.loss),
         }
-        if not self.error_feedback or not bool(torch.isfinite(total).all()):
+        if not self.error_feedback or not all_finite(total):
             return Memory(held), tensors  # an error that is not finite would spoil all uploads to come
         return Memory(held, total.index_fill(0, indices, 0.0), Sent(indices, values)), tensors
 

@@ -28,6 +28,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from igc.errors import ProjectionError
+from igc.finite import all_finite
 from igc.messages import Due, Message
 from igc.methods.base import REPORT, Means, Method, Traffic, Turn
 from igc.methods.worker import Worker
@@ -180,7 +181,7 @@ class PowerSgd(Method[State, Memory]):
         if self.error_feedback:
             error = total - self._sum(tensors)
             # One that is not finite would spoil all uploads to come.
-            memory = Memory(error if bool(torch.isfinite(error).all()) else None)
+            memory = Memory(error if all_finite(error) else None)
         tensors |= {"weight": torch.tensor(sketch.weight), "loss": torch.tensor(sketch.loss)}
         return memory, tensors
 

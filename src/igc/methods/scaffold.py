@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from igc.finite import all_finite
 from igc.messages import Due, Message, TensorError
 from igc.methods.base import Means, Traffic, Turn
 from igc.methods.local_steps import LocalSteps, Training
@@ -121,7 +122,7 @@ class Scaffold(Wrapped):
         inner, tensors = self.inner.upload(memory.inner, download, training)
         mean_gradient = training.way / (training.steps * self.learning_rate)
         control = own - everybodys + mean_gradient
-        if not bool(torch.isfinite(control).all()):  # the server refuses this upload; the next may be sound again
+        if not all_finite(control):  # the server refuses this upload; the next may be sound again
             control = own
         return Memory(inner, epoch, control), {
             **tensors,

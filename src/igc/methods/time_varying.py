@@ -31,6 +31,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from igc.codecs import CODECS, Codec, CodecError, NotFiniteScaleError
+from igc.finite import all_finite
 from igc.messages import Due, Message, NotFiniteError, TensorError
 from igc.methods import k_subspace, static
 from igc.methods.base import Means, Method, MissedError, Traffic, Turn
@@ -251,7 +252,7 @@ class TimeVarying(Method[State, Memory]):
 
     @staticmethod
     def _finite(name: str, tensor: Tensor) -> Tensor:
-        if not bool(torch.isfinite(tensor).all()):
+        if not all_finite(tensor):
             raise NotFiniteError(f"'{name}' holds NaN or infinity")
         return tensor
 

@@ -53,7 +53,8 @@ def simulate(run: Run, observer: Observer) -> dict[str, Any]:
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
     processes = os.cpu_count() or 1
-    clients = client_app(run.recipe, RunSettings(threads=1))
+    # A process a core, each with a model of its own: more than a GPU beside them has room for.
+    clients = client_app(run.recipe.model_copy(update={"device": "cpu"}), RunSettings(threads=1))
     resources: dict[str, Any] = {"num_cpus": 1, "num_gpus": 0.0}
     init: dict[str, Any] = {"num_cpus": processes, "include_dashboard": False, "log_to_driver": False}
     try:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 
 from igc.experiments.assemble import Experiment, assemble
-from igc.experiments.bench.timing import medians_ms
+from igc.experiments.bench.timing import clock_of, medians_ms
 from igc.experiments.recipe import load
 from igc.federation.worker import ClientWorker
 from igc.projection import Term
@@ -100,7 +100,7 @@ def bench_client(
         worker.move_([Term(projection, 1e-6 * torch.randn(projection.d, generator=generator))])
 
     tasks = {"plain_ms": plain, "dropped_ms": dropped, "sketch_ms": lambda: worker.sketch(projection), "move_ms": move}
-    times = medians_ms(tasks, repeats)
+    times = medians_ms(tasks, repeats, clock_of(experiment.device))
     ours = times["sketch_ms"] + times["move_ms"]
     return {
         "recipe": recipe,
