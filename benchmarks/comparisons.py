@@ -141,7 +141,7 @@ GRIDS = {
             "ffa-lora,uni-lora,random-k,gpart,int4,true-top-k",
             f"local-top-k+optimizer.name=adam+{_RATE}=1.58e-4,qsgd,eden",
             f"fedsgd+{_ALL_SNIPPETS}+{_RATE}=1.58e-4,{_WIDE}+{_BETA}+{_RATE}=1.5e-3+{_ALL_SNIPPETS}",
-            f"fedavg,{_LOCAL_DENSE},fedprox",
+            f"fedavg,{_LOCAL_DENSE},fedprox,decomfl",
         ),
     ),
     # The target: ours and uncompressed training, each tuned, over three seeds.
@@ -154,6 +154,7 @@ GRIDS = {
         methods=(
             f"fedsgd+{_BETA}+{_RATE}=1.58e-4,{_WIDE}+{_BETA}+{_RATE}=1.5e-3,{_LOCAL}",
             f"fedsgd+{_ALL_SNIPPETS}+{_RATE}=1.58e-4,{_SNIPPETS_LIKE_ADAM}",
+            f'{_SNIPPETS_LIKE_ADAM}+method.full=["classifier.*"]',
         ),
     ),
     "movie-reviews-parts": Grid(
@@ -238,6 +239,7 @@ GRIDS = {
             f"{_PART}+method.projection=partition,{_PART}+method.projection=fastfood",
             f'{_PART}+method.burn_in=20+method.learned=16,{_PART}+method.scale=table+method.scale_table={{"linear.*"=3}}',
             f"{_PART}+{_MORE_IMAGES},{_PART}+{_IN_EIGHT_STEPS}",
+            f"{_PART}+codec.up=float16+codec.down=float16,{_PART}+codec.up=bfloat16+codec.down=bfloat16",
         ),
     ),
     # The recipe without each of its parts, or with another: one rate for all, the recipe's.
@@ -340,6 +342,18 @@ CALLED = {
     _FEDADAM: "`fedavg`, local steps as in the recipe, Adam on the server at a constant rate",
     f"{_WIDE}+{_BETA}+{_RATE}=1.5e-3+{_ALL_SNIPPETS}": "the same 40 snippets in one gradient",
     _SNIPPETS_LIKE_ADAM: "the recipe's 40 snippets in one gradient, scaled by gradients to the power of -0.5",
+    f'{_SNIPPETS_LIKE_ADAM}+method.full=["classifier.*"]': "the same, the head in full",
+    f"{_LOCAL_30}+method.name=time-varying+method.rounds_per_epoch=10": (
+        "recipe `movie-reviews`, fresh subspaces every 10 rounds"
+    ),
+    f"{_LOCAL_30}+method.dim=16384": "recipe `movie-reviews` at d = 16,384",
+    f"{_LOCAL_30}+method.scale=calibrated+method.scale_exponent=0.5+{_RATE}=1e-3": (
+        "recipe `movie-reviews`, scaled by gradients to the power of 0.5"
+    ),
+    f"{_IMAGES}+optimizer.beta2=0.999": "recipe `fashion-mnist`, beta2 = 0.999",
+    f"{_IMAGES}+method.projection=partition": "recipe `fashion-mnist`, GPart's partition",
+    f"{_IMAGES}+{_LIKE_ADAM}": "recipe `fashion-mnist`, scaled by gradients to the power of -0.5",
+    f"{_IMAGES_UNGROUPED}+{_LIKE_ADAM}": "no groups, scaled by gradients to the power of -0.5",
     f"fedsgd+{_ALL_SNIPPETS}+{_RATE}=1.58e-4": "`fedsgd`, one gradient of all 40 snippets",
     _IMAGES_UNGROUPED: "one subspace of d = 174,000 for all tensors, no groups",
     f"{_IMAGES}+codec.up=float32+codec.down=float32": "recipe `fashion-mnist` in float32",
@@ -464,7 +478,7 @@ def table(lines: list[dict[str, Any]]) -> str:
             "-" if line["factor"] is None else format_factor(line["factor"]),
             f"{line['rounds']:,}",
             f"{line['learning_rate']:g}{edge(line)}",
-            format_duration(line["seconds"]),
+            format_duration(line["seconds"]) + on_gpu(line),
         )
         rows.append(f"| {' | '.join(cells)} |")
     rows += [f"| {shown(line)} | {line['status']} | | | | | | | |" for line in lines if line["metric"] is None]
@@ -477,6 +491,12 @@ def edge(line: dict[str, Any]) -> str:
     if len(rates) < 2:
         return ""
     return {min(rates): " ↓", max(rates): " ↑"}.get(line["learning_rate"], "")
+
+
+def on_gpu(line: dict[str, Any]) -> str:
+    """The GPU's name, where one computed; lines from before devices were noted are the CPU's."""
+    device = line.get("device") or "CPU"
+    return "" if device == "CPU" else f", {device.removeprefix('NVIDIA ')}"
 
 
 def shown(line: dict[str, Any]) -> str:

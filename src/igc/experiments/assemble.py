@@ -83,6 +83,11 @@ class Experiment:
         tensors = underlying(self.model) if lora else self.workplace.parameters
         return sum(p.numel() * p.element_size() for p in tensors)
 
+    @property
+    def device_name(self) -> str:
+        """Where the run computes: a GPU's name, or "CPU"."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Metrics at the server's state: split -> name -> value."""
         self.workplace.theta.move_(*self.method.terms(self.server.state))

@@ -20,7 +20,6 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
@@ -357,7 +356,7 @@ class _Trainer:
             rounds=self.recipe.federation.rounds,
             model_bytes=e.model_bytes,
             start_round=start,
-            device=_device_name(e.device),
+            device=e.device_name,
             folder=self.folder,
         )
 
@@ -422,7 +421,3 @@ def _restore(experiment: Experiment, folder: Path, warn: Callable[[str], None], 
 def _agreement(experiment: Experiment) -> str:
     method = experiment.method
     return ":".join(part.hex() for part in (experiment.space.fingerprint, method.projection.digest, method.digest))
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

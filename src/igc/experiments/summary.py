@@ -65,6 +65,7 @@ def summarise(
         "seed": recipe.seed,
         "fingerprint": e.space.fingerprint.hex(),
         "projection": e.method.projection.spec(),
+        "device": e.device_name,
         "versions": _versions(),
     }
 

@@ -100,6 +100,7 @@ def test_what_was_run_is_not_run_again_and_time_that_is_up_is_gone_on_from(tiny:
     timeless = [[{k: v for k, v in line.items() if k != "seconds"} for line in found] for found in (lines, expected)]
     assert timeless[0] == timeless[1]
     assert lines[0]["versions"]["torch"] == version("torch")
+    assert lines[0]["device"] == "CPU"
 
 
 def test_more_methods_join_later_and_another_recipe_is_refused(tiny: Recipe, tmp_path: Path) -> None:

@@ -245,6 +245,7 @@ class Campaign:
             "runs": [folder.relative_to(self.root).as_posix() for folder, _ in self.runs],
             "title": self.base.title,
             "fingerprint": last.get("fingerprint"),
+            "device": " and ".join(sorted({s["device"] for s in summaries if "device" in s})) or None,
             "versions": last.get("versions"),
         }
 
