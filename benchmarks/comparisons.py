@@ -87,11 +87,12 @@ _LOCAL_DENSE = (
 # The recipe `fashion-mnist`, and what uncompressed training is with the same local work.
 _STAGES = 'method.budgets={"layer1.*"=5120,"residual1.*"=20480,"layer2.*"=20480,"layer3.*"=40960}'
 _FOUR_STEPS = "federation.batch_size=64+local.batch_size=16"
+_IN_FOUR_STEPS = f"{_FOUR_STEPS}+local.optimizer=adam+local.learning_rate=5e-4"
 _IMAGES = (
     f"recipe+method.dim=81920+{_STAGES}+{_BETA}+{_FOUR_STEPS}"
     f"+local.optimizer=adam+local.learning_rate=5e-4+{_RATE}=3e-3"
 )
-_FEWER = f"recipe+{_BETA}+{_FOUR_STEPS}+local.optimizer=adam+local.learning_rate=5e-4+{_RATE}=3e-3"
+_FEWER = f"recipe+{_BETA}+{_IN_FOUR_STEPS}+{_RATE}=3e-3"
 _FEDADAM = (
     f"fedavg+{_FOUR_STEPS}+local.optimizer=adam+local.learning_rate=5e-4+optimizer.name=adam+{_BETA}+{_RATE}=1e-3"
 )
@@ -111,6 +112,7 @@ _IMAGES_UNGROUPED = (
     f"static-1bit+codec.down=eden-4+method.dim=174000+{_BETA}+{_FOUR_STEPS}"
     f"+local.optimizer=adam+local.learning_rate=5e-4+{_RATE}=3e-3"
 )
+_IMAGES_SMALL = f"{_ONE_BIT}+{_BETA}+{_IN_FOUR_STEPS}+{_RATE}=3e-3"
 _LOCAL_30 = _LOCAL.replace(f"{_RATE}=1e-3", f"{_RATE}=3.16e-3")  # the rate that 30 rounds chose
 _IN_ONE_STEP = f"recipe+method.dim=81920+{_STAGES}+{_BETA}+{_RATE}=3e-3+{_MORE_IMAGES}"
 # Parts that are tried one by one, on one-step clients of one passage.
@@ -123,7 +125,6 @@ _MANY_LIKE_ADAM = f"{_ONE_BIT}+{_BETA}+{_RATE}=7e-4+{_MORE_PASSAGES}+method.dim=
 _PART, _LOWER, _FRESH = f"static+{_RATE}=3e-3", f"static+{_RATE}=3e-4", f"time-varying+{_RATE}=3e-3"
 _STAGES_OF_16896 = 'method.dim=8192+method.budgets={"layer1.*"=512,"residual1.*"=2048,"layer2.*"=2048,"layer3.*"=4096}'
 _SMALL_IN_FULL = 'method.full=["prepare.*","*.norm.*","linear.*"]'
-_IN_FOUR_STEPS = f"{_FOUR_STEPS}+local.optimizer=adam+local.learning_rate=5e-4"
 _IN_EIGHT_STEPS = _IN_FOUR_STEPS.replace("federation.batch_size=64", "federation.batch_size=128")
 _SGD_STEPS = f"{_FOUR_STEPS}+local.optimizer=sgd+local.learning_rate=1e-3+optimizer.name=sgd+{_RATE}=0.5"
 
@@ -278,6 +279,7 @@ GRIDS = {
             f"recipe+{_RATE}=3e-3,{_IMAGES},static+{_RATE}=3e-3,random-k,powersgd+{_RATE}=1e-3,local-top-k,fedsgd,gpart",
             # Rivals with our codecs, or fewer numbers.
             f"{_ONE_BIT}+{_RATE}=3e-3,{_FEWER},gpart+{_CODED}+{_RATE}=3e-3,random-k+{_CODED}+{_RATE}=0.01,local-top-k+method.k=1000+{_RATE}=0.3",
+            _IMAGES_SMALL,
         ),
     ),
     "shakespeare": Grid(
@@ -333,6 +335,7 @@ CALLED = {
     _LOCAL_DENSE: "`fedavg`, local steps as in the recipe, Adam on the server, too",
     _IMAGES: "**recipe `fashion-mnist`**",
     _FEWER: "recipe `fashion-mnist` with 40,000 numbers",
+    _IMAGES_SMALL: "recipe `fashion-mnist` in one subspace of d = 16,384",
     f"fedavg-lora+{_FOUR_PASSAGES_EACH}+{LOCAL_RATE}=0.1": "`fedavg-lora`, four passages, four local steps of SGD",
     f"ffa-lora+{_FOUR_PASSAGES_EACH}": "`ffa-lora`, four passages, four local steps of SGD",
     f"{_PART}+{_LIKE_ADAM}": "scaled by gradients to the power of -0.5",
@@ -352,6 +355,9 @@ CALLED = {
     ),
     f"{_IMAGES}+optimizer.beta2=0.999": "recipe `fashion-mnist`, beta2 = 0.999",
     f"{_IMAGES}+method.projection=partition": "recipe `fashion-mnist`, GPart's partition",
+    f"{_IMAGES}+method.name=time-varying+method.rounds_per_epoch=20": (
+        "recipe `fashion-mnist`, fresh subspaces every 20 rounds"
+    ),
     f"{_IMAGES}+{_LIKE_ADAM}": "recipe `fashion-mnist`, scaled by gradients to the power of -0.5",
     f"{_IMAGES_UNGROUPED}+{_LIKE_ADAM}": "no groups, scaled by gradients to the power of -0.5",
     f"fedsgd+{_ALL_SNIPPETS}+{_RATE}=1.58e-4": "`fedsgd`, one gradient of all 40 snippets",
