@@ -18,7 +18,8 @@ import matplotlib as mpl
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from comparisons import CALLED, GRIDS, known  # type: ignore[import-not-found]
+from comparisons import known  # type: ignore[import-not-found]
+from grids import CALLED, GRIDS  # type: ignore[import-not-found]
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""docs/results.md is held to docs/results/*.json, and the grids of benchmarks/comparisons.py to the recipes they name."""
+"""docs/results.md is held to docs/results/*.json, and benchmarks/grids.py to the recipes they name."""
 
 from __future__ import annotations
 
