@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.image import imread
 
 from igc.experiments.compare.campaign import Terms
@@ -86,6 +87,12 @@ def test_nothing_comes_from_elsewhere(page: Path) -> None:
     assert not re.findall(r"https?:|//[a-z]|<script|<link(?! rel=\"icon\" href=\"data:)|@import|xlink", html)
     assert set(re.findall(r"url\(([^)]*)\)", html)) <= {f"#{name}" for name in re.findall(r' id="([^"]*)"', html)}
     assert "default-src 'none'" in html
+
+
+def test_it_says_what_made_the_runs(page: Path) -> None:
+    said = dict(re.findall(r"<dt>([^<]+)</dt><dd>([^<]+)</dd>", page.read_text()))
+    assert said["computed on"] == "CPU"
+    assert said["torch"] == torch.__version__
 
 
 def test_ids_are_given_once_and_pictures_have_words(page: Path) -> None:

@@ -198,10 +198,13 @@ def _label(entry: Entry, group: Group) -> str:
 
 
 def _versions(group: Group) -> list[tuple[str, str]]:
-    """Package -> version; several, where runs were made by several."""
+    """What computed, then package -> version; several, where runs were made by several."""
     found: dict[str, dict[str, None]] = {}
     for run in _runs(group):
-        for package, version in ((run.summary or {}).get("versions") or {}).items():
+        summary = run.summary or {}
+        if device := summary.get("device"):  # runs of earlier versions do not say
+            found.setdefault("computed on", {})[device] = None
+        for package, version in (summary.get("versions") or {}).items():
             found.setdefault(package, {})[version] = None
     return [(package, ", ".join(versions)) for package, versions in found.items()]
 
