@@ -73,7 +73,6 @@ _IMAGES = (
     f"recipe+method.dim=81920+{_STAGES}+{_BETA}+{_FOUR_STEPS}"
     f"+local.optimizer=adam+local.learning_rate=5e-4+{_RATE}=3e-3"
 )
-_FEWER = f"recipe+{_BETA}+{_IN_FOUR_STEPS}+{_RATE}=3e-3"
 _FEDADAM = (
     f"fedavg+{_FOUR_STEPS}+local.optimizer=adam+local.learning_rate=5e-4+optimizer.name=adam+{_BETA}+{_RATE}=1e-3"
 )
@@ -177,7 +176,7 @@ GRIDS = {
             f"powersgd+{_RATE}=3e-4,local-top-k+{_RATE}=0.1,{_ONE_BIT}+{_RATE}=3e-3,{_ONE_BIT}+method.dim=512+{_RATE}=3e-3",
             f"fetchsgd,random-k,int4+{_RATE}=1e-3,recipe+{_RATE}=3e-3,gpart,true-top-k,qsgd,eden",
             # Published, clients go through all their images, which takes too long here.
-            f"{_IMAGES},fedavg+{_FOUR_STEPS},fedprox+{_FOUR_STEPS},time-varying,k-subspace,decomfl",
+            f"fedavg+{_FOUR_STEPS},fedprox+{_FOUR_STEPS},time-varying,k-subspace,decomfl",
         ),
     ),
     # The target.
@@ -259,7 +258,7 @@ GRIDS = {
         methods=(
             f"recipe+{_RATE}=3e-3,{_IMAGES},static+{_RATE}=3e-3,random-k,powersgd+{_RATE}=1e-3,local-top-k,fedsgd,gpart",
             # Rivals with our codecs, or fewer numbers.
-            f"{_ONE_BIT}+{_RATE}=3e-3,{_FEWER},gpart+{_CODED}+{_RATE}=3e-3,random-k+{_CODED}+{_RATE}=0.01,local-top-k+method.k=1000+{_RATE}=0.3",
+            f"{_ONE_BIT}+{_RATE}=3e-3,gpart+{_CODED}+{_RATE}=3e-3,random-k+{_CODED}+{_RATE}=0.01,local-top-k+method.k=1000+{_RATE}=0.3",
             _IMAGES_SMALL,
         ),
     ),
@@ -315,7 +314,6 @@ CALLED = {
     _LOCAL_TINY: "recipe `movie-reviews` at d = 1,024",
     _LOCAL_DENSE: "`fedavg`, local steps as in the recipe, Adam on the server, too",
     _IMAGES: "**recipe `fashion-mnist`**",
-    _FEWER: "recipe `fashion-mnist` with 40,000 numbers",
     _IMAGES_SMALL: "recipe `fashion-mnist` in one subspace of d = 16,384",
     f"fedavg-lora+{_FOUR_PASSAGES_EACH}+{LOCAL_RATE}=0.1": "`fedavg-lora`, four passages, four local steps of SGD",
     f"ffa-lora+{_FOUR_PASSAGES_EACH}": "`ffa-lora`, four passages, four local steps of SGD",
