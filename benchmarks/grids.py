@@ -275,8 +275,8 @@ GRIDS = {
             f"{_MANY_LIKE_ADAM},{_ROLES_LIKE_ADAM}",
             # Published, clients go through all their lines, which takes too long here.
             f"powersgd,fedavg-lora+{_FOUR_PASSAGES_EACH}+{LOCAL_RATE}=0.1,ffa-lora+{_FOUR_PASSAGES_EACH}",
-            f"local-top-k+{_RATE}=0.01,fedavg+{_FOUR_PASSAGES_EACH}+{LOCAL_RATE}=0.03",
-            f"fedprox+{_FOUR_PASSAGES_EACH}+{LOCAL_RATE}=0.03",
+            f"local-top-k+{_RATE}=0.01,fedavg+{_FOUR_PASSAGES_EACH}+{LOCAL_RATE}=0.003",
+            f"fedprox+{_FOUR_PASSAGES_EACH}+{LOCAL_RATE}=0.003",
         ),
     ),
     # One rate for all, 1e-3.
