@@ -270,6 +270,7 @@ GRIDS = {
         methods=(
             f"fedsgd,{_ROLES},fedsgd+{_MORE_PASSAGES}+{_RATE}=1.58e-4,{_PASSAGE}+{_MORE_PASSAGES},{_MANY}",
             f"{_PASSAGE},{_ROLES_DENSE},{_ROLES_SMALL},static+method.dim=16384+{_BETA}+{_RATE}=1e-3,uni-lora",
+            f"gpart+{_RATE}=1e-3",
             # A subspace that is longer where gradients are large wants lower rates.
             f"{_ONE_BIT}+{_BETA}+method.scale=calibrated+method.scale_exponent=0.5+{_RATE}=1e-4",
             f"{_MANY_LIKE_ADAM},{_ROLES_LIKE_ADAM}",
@@ -316,6 +317,10 @@ CALLED = {
     _IMAGES: "**recipe `fashion-mnist`**",
     _IMAGES_SMALL: "recipe `fashion-mnist` in one subspace of d = 16,384",
     f"fedavg-lora+{_FOUR_PASSAGES_EACH}+{LOCAL_RATE}=0.1": "`fedavg-lora`, four passages, four local steps of SGD",
+    f"fedavg-lora+{_CODED}+{_FOUR_PASSAGES_EACH}+{LOCAL_RATE}=0.1": (
+        "`fedavg-lora` with our codecs, four passages, four local steps of SGD"
+    ),
+    f"fedavg+{_FOUR_PASSAGES_EACH}+{LOCAL_RATE}=0.003": "`fedavg`, four passages, four local steps of SGD",
     f"ffa-lora+{_FOUR_PASSAGES_EACH}": "`ffa-lora`, four passages, four local steps of SGD",
     f"{_PART}+{_LIKE_ADAM}": "scaled by gradients to the power of -0.5",
     _ROLES: "the same four passages in four local steps of Adam",
