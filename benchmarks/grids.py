@@ -321,6 +321,7 @@ CALLED = {
         "`fedavg-lora` with our codecs, four passages, four local steps of SGD"
     ),
     f"fedavg+{_FOUR_PASSAGES_EACH}+{LOCAL_RATE}=0.003": "`fedavg`, four passages, four local steps of SGD",
+    f"fedprox+{_FOUR_PASSAGES_EACH}+{LOCAL_RATE}=0.003": "`fedprox`, four passages, four local steps of SGD",
     f"ffa-lora+{_FOUR_PASSAGES_EACH}": "`ffa-lora`, four passages, four local steps of SGD",
     f"{_PART}+{_LIKE_ADAM}": "scaled by gradients to the power of -0.5",
     _ROLES: "the same four passages in four local steps of Adam",
