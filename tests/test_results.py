@@ -60,6 +60,17 @@ def test_what_a_table_has_its_script_makes(grid: str) -> None:
 
 
 @pytest.mark.parametrize("grid", GRIDS)
+def test_what_is_run_anew_is_the_recipe_that_was_reported(grid: str) -> None:
+    plan = comparisons.GRIDS[grid]
+    base = load(plan.recipe, [])
+    for line in comparisons.known(grid):
+        (as_named,) = entrants([line["method"]])
+        (anew,) = entrants([comparisons.at_its_rate(line)])
+        rate = line["learning_rate"] or as_named.first_rate(base)
+        assert anew.recipe(base, anew.first_rate(base), {}) == as_named.recipe(base, rate, {})
+
+
+@pytest.mark.parametrize("grid", GRIDS)
 def test_every_entrant_of_a_grid_is_a_recipe(grid: str) -> None:
     assert recipes(grid)
 

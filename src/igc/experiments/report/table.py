@@ -69,8 +69,8 @@ def _bytes(summary: Mapping[str, Any]) -> Table:
         keys = [key.format(way=way) if "{way}" in key else f"{key}_{way}" for way in ("up", "down")]
         table.add_row(label, *(_size(summary, key) for key in keys))
     if costs := summary.get("table"):
-        table.add_row("in float32, by the paper's table", *(_size(costs, f"predicted_{way}") for way in ("up", "down")))
-        table.add_row("measured, against that", *(_excess(costs, way) for way in ("up", "down")))
+        table.add_row("the paper's formula, float32", *(_size(costs, f"predicted_{way}") for way in ("up", "down")))
+        table.add_row("measured against it", *(_excess(costs, way) for way in ("up", "down")))
     return table
 
 
