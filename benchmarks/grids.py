@@ -233,7 +233,7 @@ GRIDS = {
         methods=(
             f"{_IMAGES},{_IMAGES}+codec.up=float32+codec.down=float32,{_IMAGES}+optimizer.beta2=0.999",
             f"{_IMAGES_UNGROUPED},{_IN_ONE_STEP},{_IMAGES}+method.name=time-varying+method.rounds_per_epoch=20",
-            f"{_IMAGES}+method.projection=partition,{_IMAGES}+{_LIKE_ADAM},{_IMAGES_UNGROUPED}+{_LIKE_ADAM}",
+            f"{_IMAGES}+method.projection=partition,{_IMAGES}+{_LIKE_ADAM}",
         ),
     ),
     "movie-reviews-recipe": Grid(
@@ -344,7 +344,6 @@ CALLED = {
         "recipe `fashion-mnist`, fresh subspaces every 20 rounds"
     ),
     f"{_IMAGES}+{_LIKE_ADAM}": "recipe `fashion-mnist`, scaled by gradients to the power of -0.5",
-    f"{_IMAGES_UNGROUPED}+{_LIKE_ADAM}": "no groups, scaled by gradients to the power of -0.5",
     f"fedsgd+{_ALL_SNIPPETS}+{_RATE}=1.58e-4": "`fedsgd`, one gradient of all 40 snippets",
     _IMAGES_UNGROUPED: "one subspace of d = 174,000 for all tensors, no groups",
     f"{_IMAGES}+codec.up=float32+codec.down=float32": "recipe `fashion-mnist` in float32",

@@ -48,6 +48,22 @@ def test_the_command_finds_a_d_and_goes_on_where_it_was(
     assert (wrong.code, "must be above 1" in wrong.err) == (2, True)
 
 
+def test_what_the_folder_has_of_fewer_rounds_is_no_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("igc.experiments.compare.execute.Executor", lambda threads, deadline: InThisProcess())
+    recipe, folder = write_recipe(tmp_path / "tiny"), tmp_path / "study"
+    arguments = ["dimension", str(recipe), "--no-tune", "--resolution", "9", "--out", str(folder), "--target", "0.5"]
+    for rounds in (2, 12):
+        assert igc([*arguments, "--rounds", str(rounds)], capsys, monkeypatch).code == 0
+        found = {line["method"]: line["metric"] for line in read(folder) if line["rounds"] == rounds}
+        study = json.loads((folder / "dimension.json").read_text())
+        assert study["bar"] == pytest.approx(0.5 * found["fedsgd"])
+        assert {p["d"]: p["metric"] for p in study["points"]} == {
+            p["d"]: found[f"static+method.dim={p['d']}"] for p in study["points"]
+        }
+
+
 def test_what_is_set_is_set_for_all_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,14 @@ def test_a_burn_in_and_a_codec(tmp_path: Path) -> None:
         assert 0 < way.excess < 3
 
 
+def test_how_many_subspaces_a_plateau_saw_no_recipe_says(tmp_path: Path) -> None:
+    changes = {"name": "time-varying", "dim": 8, "rounds_per_epoch": 2}
+    by_rounds, _ = cost(tmp_path / "rounds", method=changes)
+    assert by_rounds.dimensions == 8 * 2
+    on_plateau, _ = cost(tmp_path / "plateau", method={"name": "time-varying", "dim": 8, "change": "plateau"})
+    assert on_plateau.dimensions is None
+
+
 def test_of_indices_a_codec_says_nothing(tmp_path: Path) -> None:
     recipe = load(
         write_recipe(tmp_path / "tiny", federation={"rounds": 1}, codec={"up": "int8"}), ["method.name=local-top-k"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from matplotlib.image import imread
 from igc.experiments.compare.campaign import Terms
 from igc.experiments.compare.comparison import JSON, compare
 from igc.experiments.compare.entrants import entrants
+from igc.experiments.compare.one import Silent
 from igc.experiments.recipe import load
-from igc.experiments.report.page import write
+from igc.experiments.report.page import _common, write
 from igc.experiments.report.read import read
+from igc.experiments.run import Run
 from support.browser import CHROMIUM, Visit, picture, visit
 from support.in_this_process import InThisProcess
 from support.tiny import write_recipe
@@ -72,6 +75,21 @@ def page(comparison: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def seen(page: Path) -> Visit:
     return visit(page)
+
+
+def test_the_recipe_of_a_page_keeps_names_of_tensors(tmp_path: Path) -> None:
+    """They hold dots, as settings' keys do; what all runs have in common can be given to `igc train`."""
+    budgets = {"*attention.*": 4, "*.weight": 16}
+    recipe = write_recipe(tmp_path / "tiny", federation={"rounds": 1}, method={"dim": 8, "budgets": budgets})
+    for seed in (1, 2):
+        Run.create(load(recipe, [f"seed={seed}"]), tmp_path / str(seed)).train(Silent())
+    groups = read([tmp_path / "1", tmp_path / "2"])
+    shown = tomllib.loads(_common(groups[0]))
+    assert "seed" not in shown
+    assert list(shown["method"]["budgets"].items()) == list(budgets.items())
+    (folder := tmp_path / "again").mkdir()
+    (folder / "recipe.toml").write_text(_common(groups[0]))
+    assert load(folder / "recipe.toml", ["seed=1"]) == Run.open(tmp_path / "1").recipe
 
 
 def test_the_page_and_its_plots_are_files(page: Path) -> None:

@@ -83,6 +83,21 @@ def test_a_run_under_way_gives_what_it_has(live: Path, tmp_path: Path) -> None:
     assert "in progress: round 3 of 4" in out.read_text()
 
 
+def test_a_run_that_ended_in_no_number_has_no_metric(runs: list[Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(runs[0], tmp_path / "run")
+    log, summary = folder / "metrics.jsonl", folder / "summary.json"
+    lines = log.read_text().splitlines()
+    lines[-1] = json.dumps({**json.loads(lines[-1]), "metric": None})
+    log.write_text("\n".join(lines) + "\n")
+    summary.write_text(json.dumps({**json.loads(summary.read_text()), "final_metric": None}))
+    (group,) = read([folder])
+    (entry,) = group.entries
+    assert entry.metric is None
+    assert entry.status == "accuracy is not finite after the last round, under seed 1"
+    write([group], tmp_path / "report.html")
+    assert entry.status in (tmp_path / "report.html").read_text()
+
+
 def test_a_finished_run_whose_log_is_torn_is_refused(runs: list[Path], tmp_path: Path) -> None:
     folder = tmp_path / "torn"
     shutil.copytree(runs[0], folder)

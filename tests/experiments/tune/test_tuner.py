@@ -201,6 +201,19 @@ def test_time_that_is_up_is_gone_on_from_and_more_trials_are_added(tiny: Recipe,
     assert len(third.trained) == 1
 
 
+def test_what_is_lost_of_a_finished_tuning_is_written_again(tuned: Tuner, tiny: Recipe, tmp_path: Path) -> None:
+    folder = shutil.copytree(tuned.folder, tmp_path / "copy")
+    before = read(folder)
+    for name in (JSON, BEST):
+        (folder / name).unlink()
+    again = Watched()
+    assert Tuner(tiny, terms(4), folder, again, quiet).run()
+    assert not again.trained
+    before["best"].pop("metrics", None)
+    assert read(folder) == before
+    assert load(folder / BEST) == load(tuned.folder / BEST)
+
+
 def test_trials_that_do_worse_are_stopped(tmp_path: Path) -> None:
     """The first comes as far as its rates take it; one that is far behind after a ninth is stopped there."""
     study = optuna.create_study(

@@ -68,8 +68,13 @@ def _cells(line: Mapping[str, Any], *, with_rounds: bool) -> list[str]:
 def _name(line: Mapping[str, Any]) -> str:
     """The method, each setting of its own on a line of its own; where tuning began says nothing in a table of results."""
     plain, *changes = parts(str(line["method"]))
-    shown = [change.partition(".")[2] for change in changes if not change.startswith(_RATES)]
+    shown = [_without_section(change) for change in changes if not change.startswith(_RATES)]
     return "\n +".join([plain, *shown])
+
+
+def _without_section(change: str) -> str:
+    key, equals, value = change.partition("=")
+    return f"{key.rpartition('.')[2]}{equals}{value}"
 
 
 class AtWork:
@@ -78,7 +83,7 @@ class AtWork:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._lock = threading.Lock()
-        self._labels: dict[str, str] = {}
+        self._runs: dict[str, tuple[str, int]] = {}
         self._tasks: dict[str, TaskID] = {}
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._bars = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
@@ -95,8 +100,8 @@ class AtWork:
     def say(self, entrant: str, label: str, done: int, rounds: int) -> None:
         """A run of an entrant begins, or is so many rounds further; from any thread."""
         with self._lock:
-            if self._labels.get(entrant) != label:
-                self._labels[entrant] = label
+            if self._runs.get(entrant) != (label, rounds):  # a probe of a few rounds is another run
+                self._runs[entrant] = label, rounds
                 if not self._console.is_terminal:
                     self._console.print(f"{label}, {rounds} rounds", markup=False, highlight=False, soft_wrap=True)
                 if entrant in self._tasks:

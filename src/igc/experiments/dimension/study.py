@@ -127,7 +127,11 @@ def study(
         lines, unfinished, failures = compare(base, entrants([name], given), terms, folder, executor, 1, say)
         for error in failures.values():
             raise error
-        return None if unfinished else next(line for line in lines if line["method"] == name)
+        if unfinished:
+            return None
+        # The folder may hold the same method after other numbers of rounds, or of bytes.
+        asked = name, "rounds", terms.rounds
+        return next(line for line in lines if (line["method"], line["budget"], line["rounds"]) == asked)
 
     _asks_for_something(target, measure)
     _leaves_d_to_the_search(given)

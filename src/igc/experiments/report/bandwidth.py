@@ -112,7 +112,9 @@ def _values(run: RunLog, trainable: Mapping[str, int]) -> dict[str, int]:
     per_round = run.setting("federation.clients_per_round")
     clients = (run.summary or {}).get("clients") or run.setting("data.clients")
     pass_over_clients = math.ceil(clients / per_round) if clients and per_round else None
-    epoch = run.setting("method.rounds_per_epoch") or pass_over_clients
+    # On a plateau, no recipe says how many subspaces there were.
+    on_plateau = run.setting("method.change") == "plateau"
+    epoch = None if on_plateau else run.setting("method.rounds_per_epoch") or pass_over_clients
     found = {
         "d": run.setting("method.dim"),
         "D": (run.summary or {}).get("D") or trainable.get(_model(run)),

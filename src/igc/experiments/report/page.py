@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
 from typing import Any, Final
 
@@ -162,19 +163,21 @@ def _runs(group: Group) -> list[RunLog]:
 
 def _common(group: Group) -> str:
     """The recipe as TOML, less what differs between runs."""
-    recipes = [flat(run.recipe) for run in _runs(group)]
-    if not recipes:
-        return ""
-    first, *others = recipes
-    common = {key: value for key, value in first.items() if all(key in o and o[key] == value for o in others)}
-    tree: dict[str, Any] = {}
-    for key, value in common.items():
-        *parents, leaf = key.split(".")
-        table = tree
-        for parent in parents:
-            table = table.setdefault(parent, {})
-        table[leaf] = value
-    return tomli_w.dumps(tree).strip()
+    recipes = [run.recipe for run in _runs(group)]
+    return tomli_w.dumps(reduce(_shared, recipes)).strip() if recipes else ""
+
+
+def _shared(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """What two trees have in common; keys may hold dots, as names of tensors do."""
+    found: dict[str, Any] = {}
+    for key in one.keys() & other.keys():
+        mine, its = one[key], other[key]
+        if isinstance(mine, Mapping) and isinstance(its, Mapping):
+            if (both := _shared(mine, its)) or mine == its:
+                found[key] = both
+        elif mine == its:
+            found[key] = mine
+    return {key: found[key] for key in one if key in found}
 
 
 def _differences(group: Group) -> list[tuple[str, str]]:

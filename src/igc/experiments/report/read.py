@@ -375,14 +375,16 @@ def _of_runs(name: str, runs: tuple[RunLog, ...]) -> Entry:
     first = runs[0]
     done = all(run.summary is not None for run in runs)
     last = [run.evaluated[-1] for run in runs if run.evaluated]
-    values = [record["metric"] for record in last]
+    # What was reached before a run ended in no number is not what all its bytes bought.
+    not_finite = [run for run in runs if run.summary is not None and run.summary.get("final_metric", 0) is None]
+    values = [] if not_finite else [record["metric"] for record in last]
     summaries = [run.summary for run in runs if run.summary is not None]
     factors = [s["factor_vs_model"] for s in summaries if s.get("factor_vs_model") is not None]
     metric_name = str(last[0].get("metric_name", "")) if last else ""
     return Entry(
         name=name,
         about="",
-        status=first.verdict or (COMPLETE if done else _progress(runs)),
+        status=first.verdict or (_not_finite(not_finite[0]) if not_finite else COMPLETE if done else _progress(runs)),
         runs=runs,
         budget="",
         metric=fmean(values) if values else None,
@@ -409,6 +411,11 @@ def _progress(runs: Sequence[RunLog]) -> str:
         return f"training broke down in round {broken[0].rounds_done:,}"
     behind = min((run for run in runs if run.summary is None), key=lambda run: run.rounds_done)
     return f"in progress: round {behind.rounds_done:,} of {behind.rounds:,}"
+
+
+def _not_finite(run: RunLog) -> str:
+    name = (run.summary or {}).get("metric_name", "the metric")
+    return f"{name} is not finite after the last round, under seed {run.seed}"
 
 
 def _initial(runs: Sequence[RunLog]) -> float | None:

@@ -140,6 +140,7 @@ class Tuner:
         """
         self._check_that_it_pays()
         with self._study() as study, ThreadPoolExecutor(jobs) as pool:
+            self._write(study)  # it may be gone, or we were killed between a trial's end and its line
             try:
                 done = [future.result() for future in [pool.submit(self._work, study) for _ in range(jobs)]]
             except BaseException:
@@ -276,10 +277,11 @@ class Tuner:
         rounds = recipe.federation.rounds
         label = f"trial {trial.number}: {describe(recipe)}"
         watch = _Watch(trial, folder, rounds, self.terms.validation, self.metric_name)
-        self._say(str(trial.number), label, 0, rounds)
+        job = threading.current_thread().name  # one bar a job, or a screen would be full of trials that are done
+        self._say(job, label, 0, rounds)
 
         def news(done: int) -> None:
-            self._say(str(trial.number), label, done, rounds)
+            self._say(job, label, done, rounds)
             watch()
 
         try:
