@@ -154,6 +154,20 @@ def encode(message: Message, agreement: Agreement) -> bytes:
     return b"".join([*parts, _CHECKSUM.pack(checksum)])
 
 
+def as_read(tensors: Mapping[str, Tensor], way: str) -> dict[str, Tensor]:
+    """What is read at the other end of tensors that go by a codec: encoding is a function of values alone.
+
+    Args:
+        tensors: of a message.
+        way: the agreement's codec for its way.
+
+    Raises:
+        NotFiniteScaleError: a number is NaN or infinite, or too large for the codec; the other end refuses the message.
+    """
+    codecs = {name: CODECS[_codec_name(tensor, way)] for name, tensor in tensors.items()}
+    return {name: codecs[name].decode(codecs[name].encode(t), tuple(t.shape)) for name, t in tensors.items()}
+
+
 def _codec_name(tensor: Tensor, way: str) -> str:
     if not tensor.is_floating_point():
         return "uint32"

@@ -25,7 +25,7 @@ class Book:
         return sum(size for _, _, size in self._of(way, **wanted))
 
     def count(self, way: str, **wanted: object) -> int:
-        return len(self._of(way, **wanted))
+        return len({round for round, _, _ in self._of(way, **wanted)})
 
     def _of(self, way: str, **wanted: object) -> list[tuple[int, str, int]]:
         found = [(r, c, s) for r, c, w, s in self.lines if w == way]

@@ -183,6 +183,21 @@ def test_a_server_that_lost_an_upload_may_send_again_what_a_client_knows() -> No
     assert all(torch.equal(a, b) for a, b in zip(learned.finals, f.server.state.finals, strict=True))
 
 
+def test_a_server_that_went_back_misses_each_client_once() -> None:
+    """Also those that hold a whole displacement of epochs that the server has lost."""
+    f = Federation(lambda p, o: TimeVarying(Static(p, o), 1), d=32, sampling="uniform", per_round=7)
+    f.run(2)
+    kept, number = f.server.state, f.server.round
+    f.run(28)
+    f.engine.inner.memories.clear()
+    for client in f.clients:
+        f.server.state = f.method.forget(f.server.state, client)
+    f.run(1)
+    assert all(memory.base_epochs == 30 for memory in f.engine.inner.memories.values())
+    f.server.state, f.server.round = kept, number
+    assert [len(result.rejected) for result in f.run(4)] == [7, 0, 0, 0]
+
+
 def test_a_download_with_a_gap_is_refused_by_the_client() -> None:
     f = Federation(METHODS["time-varying"], sampling="uniform", per_round=7)
     f.run(6)

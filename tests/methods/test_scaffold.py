@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from igc.messages import Kind, decode
-from igc.methods import LocalSteps, Scaffold, Static, TimeVarying, fedsgd
+from igc.methods import ErrorFeedback, LocalSteps, Scaffold, Static, TimeVarying, fedsgd
 from igc.optim import Sgd
 from igc.projection import BlockedHadamard, to_dense
 from support.federation import Federation
@@ -73,6 +74,33 @@ def test_partial_participation_converges_to_the_minimum_too() -> None:
     assert np.linalg.norm(f.run(400) - minimum(clients)) < 1e-3
 
 
+@pytest.mark.parametrize("per_round", [8, 2])
+@pytest.mark.parametrize("feedback", [False, True])
+@pytest.mark.parametrize(
+    ("up", "down"), [("eden-1", "float32"), ("float32", "eden-3"), ("lloyd-1", "lloyd-3"), ("int8", "int4")]
+)
+def test_whatever_codecs_lose_controls_stay_together(up: str, down: str, feedback: bool, per_round: int) -> None:
+    """c is the mean of the c_i; what codecs lose must not add up in it."""
+    clients = quadratics(8, 64, seed=6)
+    inner: Any = fedsgd(64, Sgd())
+    method = Scaffold(ErrorFeedback(inner, up) if feedback else inner, RATE, 8, up=up, down=down)
+    f = QuadraticFederation(
+        method, clients, rate=1.0, per_round=per_round, steps=[12], weights="uniform", up=up, down=down
+    )
+    f.run(60)
+    own = [memory.control for memory in f.engine.memories.values()]
+    assert len(own) == 8
+    torch.testing.assert_close(f.server.state.control, torch.stack(own).mean(0), rtol=1e-4, atol=1e-4)
+
+
+def test_coded_uploads_lead_to_the_minimum_too() -> None:
+    """At the minimum there is nothing to lose: ways are zero."""
+    clients = quadratics(8, 64, seed=6)
+    method = Scaffold(fedsgd(64, Sgd()), RATE, 8, up="eden-1")
+    f = QuadraticFederation(method, clients, rate=1.0, steps=[12], up="eden-1")
+    assert np.linalg.norm(f.run(400) - minimum(clients)) < 1e-3
+
+
 def test_inside_a_subspace_it_finds_the_minimum_of_the_subspace() -> None:
     clients, projection = quadratics(4, 16, seed=5), BlockedHadamard(D=16, d=4, seed=0)
     A = to_dense(projection).double().numpy()
@@ -130,8 +158,6 @@ def test_uploads_that_name_no_step_are_refused() -> None:
     f = Federation(lambda p, o: Scaffold(Static(p, o), RATE, 7))
 
     def tamper(number: int, reply: Any) -> Any:
-        import torch
-
         from igc.messages import Message, encode
 
         upload = decode(reply.payload, f.agreement, Kind.UPLOAD)

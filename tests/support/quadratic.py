@@ -108,6 +108,7 @@ class QuadraticFederation:
         rate: float | Callable[[int], float],
         per_round: int | None = None,
         up: str = "float32",
+        down: str = "float32",
         steps: Sequence[int] = (1,),
         weights: Any = "examples",
     ) -> None:
@@ -115,7 +116,7 @@ class QuadraticFederation:
         self.names = [f"q{i}" for i in range(len(clients))]
         workers = {f"q{i}": QuadraticWorker(client, steps[i % len(steps)]) for i, client in enumerate(clients)}
         place = cast(Workplace, type("Place", (), {"worker": staticmethod(lambda client, round: workers[client])}))
-        agreement = Agreement(bytes(8), method.projection.digest, method.digest, up)
+        agreement = Agreement(bytes(8), method.projection.digest, method.digest, up, down)
         self.sampler = Sampler(tuple(self.names), per_round or len(clients), 0, "epoch")
         self.engine = InProcess(method, agreement, place, Dropout(0, 0))
         schedule = rate if callable(rate) else lambda round: rate

@@ -13,7 +13,7 @@ from igc.errors import ProjectionError
 from igc.experiments.groups import grouped
 from igc.experiments.recipe import Recipe
 from igc.experiments.scale import scaled_by_table, scaled_by_weights
-from igc.experiments.settings import LocalSettings, MethodSettings, OptimizerSettings
+from igc.experiments.settings import CodecSettings, LocalSettings, MethodSettings, OptimizerSettings
 from igc.methods import (
     BurnIn,
     Calibrated,
@@ -69,7 +69,7 @@ def build_method(
     if recipe.codec.error_feedback:  # what local training uploads goes through the codec, not each of its steps
         method = ErrorFeedback(method, recipe.codec.up)
     if recipe.local is not None:
-        method = _local(recipe.local, method, clients)
+        method = _local(recipe.local, recipe.codec, method, clients)
     if recipe.method.name == "decomfl":  # outermost: each local step is made of differences, too
         method = ZerothOrder(method, recipe.method.smoothing, recipe.method.differences)
     if recipe.method.scale == "calibrated":
@@ -104,9 +104,10 @@ def _burn_in(
     return BurnIn(method, wide, rest, settings.burn_in)
 
 
-def _local(local: LocalSettings, method: Method[Any, Any], clients: int) -> Method[Any, Any]:
+def _local(local: LocalSettings, codec: CodecSettings, method: Method[Any, Any], clients: int) -> Method[Any, Any]:
     if local.control_variates:
-        return Scaffold(method, local.learning_rate, clients, local.epochs, local.batch_size)
+        steps = local.learning_rate, clients, local.epochs, local.batch_size
+        return Scaffold(method, *steps, codec.up, codec.down)
     rule = Adam() if local.optimizer == "adam" else Sgd()
     return LocalSteps(method, local.learning_rate, local.epochs, local.batch_size, rule, local.proximal)
 

@@ -71,7 +71,8 @@ class RoundRecord:
         bytes_down: of this round's downloads, as serialised.
         total_up: of all uploads so far.
         total_down: of all downloads so far.
-        total_messages: uploads and downloads so far; uncompressed, each would have been as long as the model.
+        total_messages: clients' uploads and downloads so far, one a round each way; uncompressed, each would have been as
+            long as the model.
         seconds: wall time of the round, evaluation included.
         clients: how many were asked.
         dropped: how many of them never answered.

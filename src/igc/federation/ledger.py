@@ -15,8 +15,8 @@ class Account:
     Attributes:
         down: bytes that the server sent to it.
         up: bytes that it sent to the server, those of refused uploads included.
-        downloads: messages sent to it.
-        uploads: messages that came from it.
+        downloads: rounds in which it was sent something; secure aggregation takes several messages for one.
+        uploads: rounds in which something came from it.
     """
 
     down: int = 0
@@ -35,19 +35,19 @@ class Ledger:
     def sent(self, client: str, payload: bytes) -> None:
         """Count a download."""
         a = self.accounts.get(client, Account())
-        self.accounts[client] = Account(a.down + len(payload), a.up, a.downloads + 1, a.uploads)
-        self._entry(client)["down"] += len(payload)
+        first = self._note(client, "down", payload)
+        self.accounts[client] = Account(a.down + len(payload), a.up, a.downloads + first, a.uploads)
 
     def received(self, client: str, payload: bytes) -> None:
         """Count an upload, whether or not it is any good."""
         a = self.accounts.get(client, Account())
-        self.accounts[client] = Account(a.down, a.up + len(payload), a.downloads, a.uploads + 1)
-        self._entry(client)["up"] += len(payload)
+        first = self._note(client, "up", payload)
+        self.accounts[client] = Account(a.down, a.up + len(payload), a.downloads, a.uploads + first)
 
     def close_round(self, round: int) -> dict[str, Any]:
         """The round's lines, ``{"round", "clients": {id: {"down", "up"}}}``, and begin the next."""
         entries, self._entries = self._entries, {}
-        return {"round": round, "clients": entries}
+        return {"round": round, "clients": {client: {"down": 0, "up": 0, **entry} for client, entry in entries.items()}}
 
     @property
     def up(self) -> int:
@@ -59,5 +59,9 @@ class Ledger:
         """Bytes from the server to clients."""
         return sum(account.down for account in self.accounts.values())
 
-    def _entry(self, client: str) -> dict[str, int]:
-        return self._entries.setdefault(client, {"down": 0, "up": 0})
+    def _note(self, client: str, way: str, payload: bytes) -> bool:
+        """Count a message in this round; whether it is the client's first that way."""
+        entry = self._entries.setdefault(client, {})
+        first = way not in entry
+        entry[way] = entry.get(way, 0) + len(payload)
+        return first

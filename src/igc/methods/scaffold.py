@@ -5,14 +5,16 @@ in the coordinates of a subspace: control variates are d numbers. c_i is what cl
 of all c_i; N is the number of clients, S those of the round, L_i the local steps of client i.
 
     server -> client    sigma, c                                                                        2 d numbers
-    client              x <- sigma;  L_i times:  x <- x - eta_c (A^T g(x) + c - c_i)
-                        h_i = (sigma - x) / (L_i eta_c), its mean gradient;  c_i <- c_i - c + h_i
+    client              x <- sigma;  L_i times:  x <- x - eta_c (A^T g(x) + c' - c_i)
+                        h_i = w / (L_i eta_c), its mean gradient;  c_i <- c_i - c' + h_i
     client -> server    sigma - x, and L_i                                                          d numbers, one more
-    server              sigma steps on weighted_mean(sigma - x);  c <- c + (|S| / N) (weighted_mean(h_i) - c)
+    server              sigma steps on weighted_mean(w);  c <- c + (|S| / N) (weighted_mean(h_i) - c')
 
-The paper's clients send the change of c_i, too, another d numbers. That is h_i - c, which the server computes from what it
-has: the same algorithm at half the upload. Means are weighted as the recipe says, the paper's are not; where clients take
-part by turns and differ in weight, c is then the weighted mean of the c_i only in the long run.
+The paper's clients send the change of c_i, too, another d numbers. That is h_i - c', which the server computes from what it
+has: the same algorithm at half the upload. For that both sides take what was read at the other end: c' is what clients read
+of c, w what the server reads of sigma - x. Else what codecs lose would add up in c for good, and c drift away from the c_i.
+Means are weighted as the recipe says, the paper's are not; where clients take part by turns and differ in weight, c is then
+the weighted mean of the c_i only in the long run.
 
 A client keeps c_i: d numbers. They are coordinates of a subspace: where it changes (time-varying), c and all c_i are zero
 again.
@@ -29,8 +31,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from igc.codecs import NotFiniteScaleError
 from igc.finite import all_finite
-from igc.messages import Due, Message, TensorError
+from igc.messages import Due, Kind, Message, TensorError, as_read
 from igc.methods.base import Means, Traffic, Turn
 from igc.methods.local_steps import LocalSteps, Training
 from igc.methods.worker import Worker
@@ -71,12 +74,16 @@ class Scaffold(Wrapped):
         clients: N.
         epochs: times that a client goes through its batch.
         batch_size: examples of one step; None: all that the client drew.
+        up: the codec that uploads go by.
+        down: the codec that downloads go by.
     """
 
     learning_rate: float
     clients: int
     epochs: int = 1
     batch_size: int | None = None
+    up: str = "float32"
+    down: str = "float32"
 
     @property
     @override
@@ -120,14 +127,15 @@ class Scaffold(Wrapped):
         own = torch.zeros_like(everybodys) if own is None else own
         training = Training(worker, self.local, everybodys - own)
         inner, tensors = self.inner.upload(memory.inner, download, training)
-        mean_gradient = training.way / (training.steps * self.learning_rate)
-        control = own - everybodys + mean_gradient
+        tensors = {**tensors, "steps": torch.tensor(training.steps)}
+        try:
+            sent = Message(Kind.UPLOAD, download.round, as_read(tensors, self.up))
+            control = own - everybodys + self.contribution(sent)[self.projection.d :]
+        except NotFiniteScaleError:
+            control = own
         if not all_finite(control):  # the server refuses this upload; the next may be sound again
             control = own
-        return Memory(inner, epoch, control), {
-            **tensors,
-            "steps": torch.tensor(training.steps),
-        }
+        return Memory(inner, epoch, control), tensors
 
     @override
     def due(self) -> dict[str, Due]:
@@ -151,7 +159,14 @@ class Scaffold(Wrapped):
         if means is None:
             return State(inner, state.control)
         mean_gradient = means.groups[0][self.projection.d :]
-        return State(inner, torch.lerp(state.control, mean_gradient, len(means.clients) / self.clients))
+        return State(inner, state.control + len(means.clients) / self.clients * (mean_gradient - self._sent(state)))
+
+    def _sent(self, state: State) -> Tensor:
+        """The control variate c as clients read it."""
+        try:
+            return as_read({"control": state.control}, self.down)["control"]
+        except NotFiniteScaleError:  # no client took part; they find that it is not, and say so
+            return state.control
 
     @override
     def terms(self, state: State) -> tuple[list[Term], list[Term]]:

@@ -233,6 +233,8 @@ class TimeVarying(Method[State, Memory]):
             return Memory(self._finite("displacement", from_bits(_words(download, "displacement"))), epoch)
         finals = self._finals(download) if "finals" in download else ()
         first = epoch - len(finals)
+        if first == 0:  # anybody can build on theta_0, whatever a server told them that has since gone back
+            return Memory(finals=finals)
         if not memory.base_epochs <= first <= memory.epochs:
             raise MissedError(f"the download builds on {first} past epochs, {memory.epochs} are known here")
         return dataclasses.replace(memory, finals=memory.finals[: first - memory.base_epochs] + finals)

@@ -113,7 +113,7 @@ class SubspaceOptimizer:
                 raise ProjectionError(f"the state belongs to another {what}, {state[what]}; this optimizer's is {ours}")
         with torch.no_grad():
             self.sigma.copy_(state["sigma"])
-        self.inner.load_state_dict(state["inner"])
+        self.inner.load_state_dict(copy.deepcopy(state["inner"]))  # torch's keeps the tensors that it is given
         self._theta.move_([self._term()])
 
     def _term(self) -> Term:
