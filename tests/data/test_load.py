@@ -57,7 +57,7 @@ def test_splits_that_leave_nothing(table: Path) -> None:
     [
         ({"source": "shakespear"}, r"no data source 'shakespear' \(did you mean 'shakespeare'"),
         ({"path": None}, "source 'text-classification-file' needs 'path'"),
-        ({"clients": None}, "partition 'iid' needs 'clients'"),
+        ({"clients": None}, r"partition 'iid' needs 'clients' \(or is it 'natural'\?\)"),
         ({"clients": 0}, "greater than or equal to 1"),
         ({"alpha": 1.0}, "partition 'iid' takes no 'alpha'"),
         ({"partition": "dirichlet"}, "partition 'dirichlet' needs 'alpha'"),

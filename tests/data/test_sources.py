@@ -250,7 +250,10 @@ def test_a_labelled_file_in_each_format(ending: str, tmp_path: Path) -> None:
         ("d.csv", "text,label\nok,0\nok,5\n", r"d.csv, line 3: label 5; the file's 2 labels must be 0 to 1"),
         ("d.csv", "text,label\nok,-1\nok,0\n", r"d.csv, line 2: label -1; the file's 2 labels must be 0 to 1"),
         ("d.csv", "text,label,client\na,0,x\nb,1,\n", r"d.csv, line 3: column 'client' is empty here"),
+        ("d.csv", "text,label,client\na,0,x\nb,1,y\n", r"d.csv has a column 'client', so say whose rows are whose"),
         ("d.jsonl", '{"text": "a", "label": 0}\n[1]\n', r"d.jsonl, line 2: expected an object"),
+        ("d.jsonl", '{"text": null, "label": 0}\n', r"d.jsonl, line 1: column 'text' is missing or empty"),
+        ("d.jsonl", '{"text": "a", "label": null}\n', r"d.jsonl, line 1: column 'label' is missing or empty"),
         ("d.jsonl", '{"text": "a", "label": 0}\n{"text"\n', r"d.jsonl, line 2: not valid JSON"),
         ("d.xlsx", "", r"d.xlsx must end in .csv, .tsv, .jsonl"),
     ],
@@ -259,6 +262,14 @@ def test_faults_in_a_labelled_file_name_the_line(name: str, content: str, messag
     settings = DataSettings(source="text-classification-file", path=write(tmp_path / name, content), clients=1)
     with pytest.raises(DataError, match=message):
         load_dataset(settings, 0)
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\x85", "\x0b", "\x0c", "\x1e"])
+def test_of_a_csv_ends_of_lines_alone_end_lines(mark: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "d.csv", f'text,label\nI liked{mark}it,1\n"two\n{mark}lines",0\nplain,1\n')
+    settings = DataSettings(source="text-classification-file", path=file, clients=1, options=NO_SPLITS)
+    (examples,) = load_dataset(settings, 0).clients.values()
+    assert sorted(examples) == sorted([(f"I liked{mark}it", 1), (f"two\n{mark}lines", 0), ("plain", 1)])
 
 
 def test_a_file_that_is_not_utf8_or_not_there(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_a_merged_export_reads_back(tmp_path: Path) -> None:
     model = it.model()
     nn.init.constant_(model.linear.weight, 0.01)  # type: ignore[arg-type, union-attr]
     it.save_merged(model, tmp_path)
-    again, loaded = load_merged(tmp_path)
+    again, loaded = load_merged(str(tmp_path))  # as the line that `igc export` prints has it
     examples = images(GREY)
     assert again.evaluate(loaded, again.prepare(examples)) == it.evaluate(model, it.prepare(examples))
     (tmp_path / WEIGHTS).write_bytes((tmp_path / WEIGHTS).read_bytes()[:-8])

@@ -11,7 +11,9 @@ from igc.tasks import ModelSettings, TextClassificationSettings, build_task
 
 
 def build(folder: Path, seed: int = 0, **settings: Any) -> Any:
-    return build_task(TextClassificationSettings(**settings), ModelSettings(source=str(folder)), seed)
+    return build_task(
+        TextClassificationSettings(**{"max_tokens": 32, **settings}), ModelSettings(source=str(folder)), seed
+    )
 
 
 def test_mean_pooling_is_the_mean_of_the_tokens_that_are_there(bert: Path) -> None:
@@ -87,3 +89,11 @@ def test_the_sentence_encoder() -> None:
         a, b, c = (model.encoder(t).last_hidden_state.mean(1)[0] for t in tokens)
     assert torch.cosine_similarity(a, b, 0) > 0.6
     assert torch.cosine_similarity(a, c, 0) < 0.3
+
+
+@pytest.mark.parametrize("head", ["mean-pooling", "model"])
+def test_more_tokens_than_the_model_reads_are_refused(head: Any, bert: Path) -> None:
+    limit = transformers.BertConfig.from_pretrained(bert).max_position_embeddings
+    build(bert, head=head, max_tokens=limit).model()
+    with pytest.raises(ModelError, match=f"max_tokens = {limit + 1}, but .* reads at most {limit}"):
+        build(bert, head=head, max_tokens=limit + 1).model()

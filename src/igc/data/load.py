@@ -41,6 +41,11 @@ def _deal(source: Source[Any], settings: DataSettings, rng: np.random.Generator)
         if source.owners is None:
             raise DataError(f"{settings.path} has no column 'client'; choose another partition than natural")
         return partition.natural(source.owners)
+    if source.owners is not None and settings.partition is None:
+        raise DataError(
+            f"{settings.path} has a column 'client', so say whose rows are whose: partition = 'natural' for the file's own"
+            f" clients, or '{how}' to deal them out anew"
+        )
     clients = settings.clients or 0
     if how == "iid":
         parts = partition.iid(len(source.train), clients, rng)

@@ -80,7 +80,8 @@ class DataSettings(BaseModel):
         for name in ("clients", "alpha", "labels_per_client"):
             given, wanted = getattr(self, name) is not None, name in _NEEDS[how]
             if wanted and not given:
-                faults.append(f"partition '{how}' needs '{name}'")
+                own = " (or is it 'natural'?)" if self.partition is None and loader.natural else ""
+                faults.append(f"partition '{how}' needs '{name}'{own}")
             if given and not wanted:
                 faults.append(f"partition '{how}' takes no '{name}'")
         if faults:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -49,8 +50,8 @@ def read_table(file: Path, required: Sequence[str]) -> list[Row]:
 
 
 def _csv(file: Path) -> Iterator[Row]:
-    text = read_text(file)
-    reader = csv.reader(text.splitlines(keepends=True), strict=True)
+    # Not splitlines(), which takes characters within texts for ends of lines, U+2028 for one.
+    reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
     try:
         header = next(reader, [])
         for cells in reader:
@@ -82,7 +83,14 @@ def _jsonl(file: Path) -> Iterator[Row]:
         value = parse_json(line, where)
         if not isinstance(value, dict):
             raise DataError(f"{where}: expected an object, not {line[:60]!r}")
-        yield where, {str(key): cell if isinstance(cell, str) else json.dumps(cell) for key, cell in value.items()}
+        yield where, {str(key): _cell(cell) for key, cell in value.items()}
+
+
+def _cell(value: Any) -> str:
+    """As in the other formats; null is nothing, as tools write what is missing."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def parse_json(text: str, where: str) -> Any:

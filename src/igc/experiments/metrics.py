@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -45,9 +45,8 @@ class JsonLines:
             RunError: it could not be written, as on a full disk; lines before it are whole.
             ValueError: the record holds a NaN or an infinity, which JSON has no word for.
         """
-        line = json.dumps(record, allow_nan=False, separators=(", ", ": ")) + "\n"
         try:
-            rest = line.encode()
+            rest = f"{_line(record)}\n".encode()
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
         except OSError as error:
@@ -88,6 +87,15 @@ def read(path: Path) -> list[Record]:
     return [record for record, _ in _lines(path)]
 
 
+def write(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a file by these records.
+
+    Raises:
+        RunError: it cannot be written; it is then as it was.
+    """
+    write_atomically(path, "".join(f"{_line(record)}\n" for record in records).encode())
+
+
 def truncate_after(path: Path, round: int) -> None:
     """Drop the records of later rounds, so that a resumed run writes them once; a file that is missing stays so.
 
@@ -97,6 +105,10 @@ def truncate_after(path: Path, round: int) -> None:
     if not path.exists():
         return
     write_atomically(path, b"".join(line + b"\n" for record, line in _lines(path) if record["round"] <= round))
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, allow_nan=False, separators=(", ", ": "))
 
 
 def _lines(path: Path) -> Iterator[tuple[Record, bytes]]:

@@ -126,13 +126,23 @@ class RoundRecord:
         if self.epsilon is not None:
             line["epsilon"] = _finite(self.epsilon)
         if self.metric is not None:
-            line["metric"] = _finite(self.metric)
-            line["metric_name"] = self.metric_name
-            line["metrics"] = {
-                split: {name: _finite(value) for name, value in values.items()}
-                for split, values in self.metrics.items()
-            }
+            line |= evaluation(self.metrics, self.metric_name, self.metric)
         return line
+
+
+def evaluation(scores: Mapping[str, Mapping[str, float]], name: str, headline: float) -> dict[str, Any]:
+    """What an evaluation adds to a line of ``metrics.jsonl``.
+
+    Args:
+        scores: split -> name -> value.
+        name: of the task's metric.
+        headline: its value on the first split.
+    """
+    return {
+        "metric": _finite(headline),
+        "metric_name": name,
+        "metrics": {split: {n: _finite(value) for n, value in values.items()} for split, values in scores.items()},
+    }
 
 
 class Observer(Protocol):

@@ -30,7 +30,7 @@ from igc.experiments.atomic import AGAIN, cannot_write, write_atomically
 from igc.experiments.interrupts import interrupts_wait
 from igc.experiments.metrics import LEDGER, METRICS, JsonLines
 from igc.experiments.plots import write_plots
-from igc.experiments.progress import Observer, RoundRecord, RunInfo
+from igc.experiments.progress import Observer, RoundRecord, RunInfo, evaluation
 from igc.experiments.protect import Journal, build_spending
 from igc.experiments.recipe import RECIPE, Recipe, load
 from igc.experiments.summary import summarise
@@ -50,10 +50,11 @@ class Run:
     Use `create` for a new one and `open` for one that is there.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, *, is_new: bool = False) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, *, is_new: bool = False, made_folder: bool = False) -> None:
         self.folder = folder
         self.recipe = recipe
         self._is_new = is_new
+        self._made_folder = made_folder
 
     @classmethod
     def create(cls, recipe: Recipe, folder: Path) -> Run:
@@ -70,12 +71,13 @@ class Run:
                 )
             if folder.is_file():
                 raise RunError(f"{folder} is a file; choose a folder with --out")
+            made_folder = not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot make the folder {folder}: {error.strerror}; choose another with --out") from error
         recipe = recipe.anchored()  # resume, eval and export may be called from elsewhere
         write_atomically(folder / RECIPE, recipe.to_toml().encode(), then=AGAIN)
-        return cls(folder, recipe, is_new=True)
+        return cls(folder, recipe, is_new=True, made_folder=made_folder)
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -167,10 +169,16 @@ class Run:
             with suppress(OSError):
                 (self.folder / RECIPE).unlink()
                 (self.folder / LOCK).unlink()
-                self.folder.rmdir()  # not if it holds anything else
+                if self._made_folder:
+                    self.folder.rmdir()  # not if it holds anything else
 
     def _finish(self, experiment: Experiment, spending: Spending | None) -> dict[str, Any]:
         records = metrics.read(self.folder / METRICS)
+        split, name = self.recipe.evaluation.splits[0], experiment.task.metric_name
+        if split not in records[-1].get("metrics", {}):  # when it was run, its last round was not to be the last
+            scores = experiment.evaluate()
+            records[-1] |= evaluation(scores, name, scores[split][name])
+            metrics.write(self.folder / METRICS, records)
         summary = summarise(experiment, records, spending)
         write_plots(self.folder / PLOTS, records, summary)
         write_atomically(self.folder / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())

@@ -29,22 +29,25 @@ def summarise(
     ledger = e.server.ledger
     accounts = ledger.accounts.values()
     uploads, downloads = sum(a.uploads for a in accounts), sum(a.downloads for a in accounts)
-    evaluated = [r for r in records if "metric" in r]
-    finite = [r for r in evaluated if r["metric"] is not None]  # a run that diverged ends with a metric of None
-    best = (max if e.task.higher_is_better else min)(finite, key=lambda r: r["metric"], default={})
+    split, name = recipe.evaluation.splits[0], e.task.metric_name
+    # Rounds before a change of splits may have been evaluated on others.
+    evaluated = [r for r in records if split in r.get("metrics", {})]
+    values = {r["round"]: r["metrics"][split][name] for r in evaluated}
+    finite = {round: value for round, value in values.items() if value is not None}  # None: the run diverged
+    best = (max if e.task.higher_is_better else min)(finite, key=lambda round: finite[round], default=None)
     last = evaluated[-1]
     total = ledger.up + ledger.down
     return {
         "title": recipe.title,
         "task": e.task.name,
         "method": recipe.method.name,
-        "metric_name": e.task.metric_name,
+        "metric_name": name,
         "higher_is_better": e.task.higher_is_better,
-        "split": recipe.evaluation.splits[0],
-        "initial_metric": evaluated[0]["metric"],
-        "final_metric": last["metric"],
-        "best_metric": best.get("metric"),
-        "best_round": best.get("round"),
+        "split": split,
+        "initial_metric": values.get(0),
+        "final_metric": values[last["round"]],
+        "best_metric": None if best is None else finite[best],
+        "best_round": best,
         "final_metrics": last["metrics"],
         "D": e.space.D,
         "d": e.method.projection.d,

@@ -41,8 +41,8 @@ class TensorBoardObserver:
 
     def start(self, info: RunInfo) -> None:
         """Open an event file."""
-        first = info.start_round + 1 if info.start_round else None
-        self._writer = self._open(str(info.folder / FOLDER), purge_step=first)
+        # Also from round 0: a run that was killed before its first checkpoint has written some that come again.
+        self._writer = self._open(str(info.folder / FOLDER), purge_step=info.start_round + 1)
         self._inner.start(info)
 
     def round(self, record: RoundRecord) -> None:

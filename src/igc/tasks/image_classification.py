@@ -124,7 +124,7 @@ class ImageClassification(Task):
         return model(images.to(next(model.parameters()).dtype)).float(), labels
 
 
-def load_merged(folder: Path) -> tuple[ImageClassification, nn.Module]:
+def load_merged(folder: str | Path) -> tuple[ImageClassification, nn.Module]:
     """Read what `igc export` wrote under ``merged/``.
 
     Returns:
@@ -133,6 +133,7 @@ def load_merged(folder: Path) -> tuple[ImageClassification, nn.Module]:
     Raises:
         ModelError: config or weights are missing or damaged.
     """
+    folder = Path(folder)
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         task = ImageClassification(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-from igc.errors import DataError
+from igc.errors import DataError, ModelError
 from igc.tasks.base import Task
 from igc.tasks.batching import by_length, device_of, pad
 from igc.tasks.lora import add_lora_, without_lora
@@ -51,13 +51,14 @@ class TextClassification(Task):
         """The pre-trained encoder with a head drawn from the task's seed, and LoRA layers if the settings ask for them.
 
         Raises:
-            ModelError: the model cannot be loaded, or LoRA does not suit it.
+            ModelError: the model cannot be loaded, reads fewer tokens than ``max_tokens``, or LoRA does not suit it.
         """
         build = self._mean_pooling if self.settings.head == "mean-pooling" else self._own_head
         with own_randomness(self.seed) as generator:
             model, missing = build()
             draw_missing_(model, missing, generator)
             add_lora_(model, self.source, _architecture(model), missing, generator)
+        _check_length(model, self.settings.max_tokens, self._files.name)
         model.config.pad_token_id = self._padding
         built: nn.Module = model.eval()
         return built
@@ -143,6 +144,14 @@ class TextClassification(Task):
         tokens, mask = pad([example.tokens for example in examples], self._padding, device)
         labels = torch.tensor([example.label for example in examples], device=device)
         return model(input_ids=tokens, attention_mask=mask).logits.float(), labels
+
+
+def _check_length(model: Any, tokens: int, name: str) -> None:
+    config = model.config
+    limit = config.encoder.get("max_position_embeddings") if isinstance(config, MeanPoolingConfig) else None
+    limit = limit or getattr(config, "max_position_embeddings", None)
+    if limit is not None and tokens > limit:
+        raise ModelError(f"max_tokens = {tokens}, but '{name}' reads at most {limit}")
 
 
 def _architecture(model: Any) -> str:
