@@ -303,7 +303,7 @@ GRIDS = {
             f"{_ROLES_LIKE_ADAM},{_PASSAGE}+{_MORE_PASSAGES},{_ROLES},static+method.dim=16384+{_BETA}+{_RATE}=1e-3,uni-lora",
             _PASSAGE,
             "fedavg-lora,powersgd,fedsgd",
-            f"fedavg-lora+{_CODED}+{_FOUR_PASSAGES_EACH}+{LOCAL_RATE}=0.1,local-top-k+method.k=2000+{_RATE}=0.1",
+            f"fedavg-lora+{_CODED}+{_FOUR_PASSAGES_EACH}+{LOCAL_RATE}=0.1",
         ),
     ),
 }
