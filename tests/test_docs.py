@@ -134,9 +134,9 @@ def test_the_options_of_every_data_source_are_described() -> None:
     text = (DOCS / "recipes.md").read_text()
     for name, loader in SOURCES.items():
         (row,) = re.findall(rf"^\| `{name}` \|(.*)\|$", text, re.MULTILINE)
-        written = set(re.findall(r"`(\w+ = [^`]+)`", row))
-        fields = loader.options.model_fields
-        assert written == {f"{key} = {field.default}" for key, field in fields.items()}, name
+        written = set(re.findall(r"`(\w+(?: = [^`]+)?)`", row))  # what has no default, by its key
+        defaults = {key: field.default for key, field in loader.options.model_fields.items()}
+        assert written == {key if value is None else f"{key} = {value}" for key, value in defaults.items()}, name
 
 
 def test_every_field_of_a_line_of_metrics_is_described() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from igc.data import DataSettings, FederatedDataset, LabelledText, Opening, load_dataset
+from igc.data.load import load_own
 from igc.errors import DataError
 from igc.fetch import fetch
 from igc.fetch.packages import VADER_SENTIMENT
@@ -278,6 +279,39 @@ def test_a_file_that_is_not_utf8_or_not_there(tmp_path: Path) -> None:
         load_dataset(DataSettings(source="text-classification-file", path=tmp_path / "d.csv", clients=1), 0)
     with pytest.raises(DataError, match="no such file or folder"):
         load_dataset(DataSettings(source="text-classification-file", path=tmp_path / "e.csv", clients=1), 0)
+
+
+def test_labels_are_numbered_as_they_are_listed(tmp_path: Path) -> None:
+    file = write(tmp_path / "d.csv", "text,label\na,pos\nb,pos\n")
+    options = {**NO_SPLITS, "labels": ["neg", "pos"]}
+    settings = DataSettings(source="text-classification-file", path=file, clients=1, options=options)
+    assert load_dataset(settings, 0).clients == {"client-0": [("a", 1), ("b", 1)]}
+    wrong = settings.model_copy(update={"options": {**NO_SPLITS, "labels": ["neg", "neutral"]}})
+    with pytest.raises(DataError, match=r"d.csv, line 2: label 'pos': labels = \['neg', 'neutral'\]"):
+        load_dataset(wrong, 0)
+
+
+def test_a_file_of_ones_own_is_trained_on_whole_and_numbered_as_everybodys(tmp_path: Path) -> None:
+    rows = "".join(f"text {i},1,{i % 3}\n" for i in range(20))
+    settings = DataSettings(
+        source="text-classification-file",
+        path=write(tmp_path / "d.csv", f"text,label,client\n{rows}"),
+        partition="iid",
+        clients=24,
+        max_clients=3,
+        options={"test": 15, "validation": 15},
+    )
+    assert load_own(settings, 0) == [(f"text {i}", 1) for i in range(20)]
+    named = write(tmp_path / "n.csv", "text,label\na,pos\n")
+    with pytest.raises(DataError, match=r"n.csv, line 2: label 'pos': .* the recipe says how names are numbered"):
+        load_own(settings.model_copy(update={"path": named}), 0)
+    listed = settings.model_copy(update={"path": named, "options": {"labels": ["neg", "pos"]}})
+    assert load_own(listed, 0) == [("a", 1)]
+
+
+def test_texts_of_ones_own_are_trained_on_whole(tmp_path: Path) -> None:
+    write(tmp_path / "ana.txt", "\n".join(f"line {i}" for i in range(20)))
+    assert load_own(DataSettings(source="text-files", path=tmp_path), 0) == [f"line {i}" for i in range(20)]
 
 
 def test_natural_needs_the_column_client(tmp_path: Path) -> None:

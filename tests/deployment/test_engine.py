@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.server.superlink.linkstate.utils import create_message_error_unavailable_res_message
@@ -392,12 +393,30 @@ def test_another_recipe_does_not_go_on_with_a_run(tiny: Path, tmp_path: Path) ->
         create_or_open(load(tiny, ["seed=6"]), tmp_path / "run")
 
 
+def test_a_second_server_leaves_the_first_alone(tiny: Path, tmp_path: Path) -> None:
+    """What `igc federation status` reads, and the recipe, are those of the one that trains."""
+    folder = tmp_path / "run"
+    go(load(tiny), folder, federation(tiny))
+    before = (folder / "recipe.toml").read_text()
+    with FileLock(folder / ".lock"), pytest.raises(RunError, match="another process is training in"):
+        create_or_open(load(tiny, ["federation.rounds=4"]), folder)
+    assert (folder / "recipe.toml").read_text() == before
+    assert create_or_open(load(tiny, ["federation.rounds=4"]), folder).recipe.federation.rounds == 4
+
+
+def test_a_server_without_a_split_to_evaluate_on_says_so_at_once(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="the data have no split 'test'; they have none"):
+        go(load(tiny, ["data.options.test=0"]), tmp_path / "run", federation(tiny))
+    assert not (tmp_path / "run" / "recipe.toml").exists()
+
+
 def test_clients_with_data_of_their_own(tiny: Path, tmp_path: Path) -> None:
     rows = (tiny.parent / "data.csv").read_text().splitlines()
-    recipe = load(tiny, ["federation.clients_per_round=2"])
+    recipe = load(tiny, ["federation.clients_per_round=2", "data.options.test=60"])
     settings = FAST.model_copy(update={"clients": "left, right"})
     grid = FakeGrid()
-    for number, (name, part) in enumerate({"left": rows[1:120], "right": rows[120:]}.items()):
+    ones = [row for row in rows[1:] if row.endswith(",1")][:40]  # fewer than the recipe holds out, of one label alone
+    for number, (name, part) in enumerate({"left": ones, "right": rows[120:]}.items()):
         path = tmp_path / f"{name}.csv"
         path.write_text("\n".join([rows[0], *part]) + "\n")
         run_config: dict[str, object] = {"clients": "left, right"}

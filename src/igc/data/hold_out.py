@@ -23,6 +23,17 @@ class SplitOptions(BaseModel):
     test: float = Field(default=0.1, ge=0)
 
 
+class LabelledFileOptions(SplitOptions):
+    """Of a file of labelled texts.
+
+    Attributes:
+        labels: their names, in the order of their numbers, where one file need not have all of them; an empty list:
+            numbers, taken as they are. ``None``: the file has all, and names are numbered in alphabetical order.
+    """
+
+    labels: tuple[str, ...] | None = None
+
+
 class ValidationOptions(BaseModel):
     """Size of the validation split where the test set is given: a count, or a fraction of the training set below one."""
 

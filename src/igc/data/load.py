@@ -12,6 +12,8 @@ from igc.data.settings import DataSettings
 from igc.data.sources import SOURCES
 from igc.errors import DataError
 
+_HELD_OUT = ("validation", "test", "held_out_clients", "held_out_lines")  # options of sources
+
 
 def load_dataset(settings: DataSettings, seed: int) -> FederatedDataset[Any]:
     """Load a source and deal it out to clients; the same settings and seed give the same value on every machine.
@@ -33,6 +35,24 @@ def load_dataset(settings: DataSettings, seed: int) -> FederatedDataset[Any]:
         chosen = [chosen[i] for i in np.sort(cap.permutation(len(chosen))[: settings.max_clients])]
     clients = {client: [source.train[i] for i in parts[client]] for client in chosen}
     return FederatedDataset(clients, source.evaluation)
+
+
+def load_own(settings: DataSettings, seed: int) -> list[Any]:
+    """All examples of a client's own file, to train on: nothing is held out, and nobody there to share them with.
+
+    Raises:
+        DataError: the data are missing or malformed.
+        FetchError: the data cannot be fetched.
+    """
+    loader = SOURCES[settings.source]
+    options = loader.options(**settings.options)
+    whole: dict[str, Any] = {name: 0 for name in _HELD_OUT if name in loader.options.model_fields}
+    if getattr(options, "labels", ()) is None:  # this file need not have all labels, which its own would then misnumber
+        whole["labels"] = ()
+    own = loader.load(settings.path, options.model_copy(update=whole), np.random.default_rng(seed)).train
+    if not own:
+        raise DataError(f"{settings.path} has no examples")
+    return list(own)
 
 
 def _deal(source: Source[Any], settings: DataSettings, rng: np.random.Generator) -> dict[str, partition.Indices]:

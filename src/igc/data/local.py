@@ -7,22 +7,24 @@ from pathlib import Path
 import numpy as np
 
 from igc.data.base import LabelledText, Source, Text
-from igc.data.hold_out import HoldOutOptions, SplitOptions, hold_out, split
+from igc.data.hold_out import HoldOutOptions, LabelledFileOptions, hold_out, split
 from igc.data.tables import Row, read_table, read_text
 from igc.errors import DataError
 
 
-def load_labelled_file(path: Path | None, options: SplitOptions, rng: np.random.Generator) -> Source[LabelledText]:
+def load_labelled_file(
+    path: Path | None, options: LabelledFileOptions, rng: np.random.Generator
+) -> Source[LabelledText]:
     """Load a CSV, TSV or JSONL file with columns ``text``, ``label`` and, if it knows clients, ``client``.
 
-    Labels are whole numbers from 0, or names, which are numbered in alphabetical order.
+    Labels are whole numbers from 0, or names, which are numbered as ``options.labels`` says or in alphabetical order.
 
     Raises:
         DataError: the file cannot be read or a row is malformed; names file and line.
     """
     file = _given(path)
     rows = read_table(file, ("text", "label"))
-    numbers = number_labels(rows)
+    numbers = number_labels(rows) if options.labels is None else _as_told(rows, options.labels)
     examples = [LabelledText(row["text"].strip(), number) for (_, row), number in zip(rows, numbers, strict=True)]
     clients = [row.get("client", "").strip() for _, row in rows]
     if any(clients) and not all(clients):
@@ -50,6 +52,26 @@ def number_labels(rows: list[Row]) -> list[int]:
             raise DataError(
                 f"{where}: label {number}; the file's {len(allowed)} labels must be 0 to {len(allowed) - 1}"
             )
+    return numbers
+
+
+def _as_told(rows: list[Row], labels: tuple[str, ...]) -> list[int]:
+    """The label of each row by its place in a list, or as the number that it is where the list is empty."""
+    place = {name: number for number, name in enumerate(labels)}
+    numbers = []
+    for where, row in rows:
+        name = row["label"].strip()
+        if name not in place and not (not labels and name.isdecimal()):
+            known = (
+                f"labels = {list(labels)} in data.options does not have it"
+                if labels
+                else (
+                    "a file that is one of several has numbers for labels, or the recipe says how names are numbered, as by"
+                    ' data.options.labels = ["negative", "positive"]'
+                )
+            )
+            raise DataError(f"{where}: label '{name}': {known}")
+        numbers.append(place[name] if labels else int(name))
     return numbers
 
 

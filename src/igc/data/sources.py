@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from igc.data.base import Source
 from igc.data.cifar10 import load_cifar10
 from igc.data.fashion_mnist import load_fashion_mnist
-from igc.data.hold_out import HoldOutOptions, SplitOptions, ValidationOptions
+from igc.data.hold_out import HoldOutOptions, LabelledFileOptions, ValidationOptions
 from igc.data.local import load_labelled_file, load_texts
 from igc.data.movie_reviews import MovieReviewsOptions, load_movie_reviews
 from igc.data.personachat import PersonaChatOptions, load_personachat
@@ -95,7 +95,7 @@ SOURCES: dict[str, Loader] = {
     ),
     "text-classification-file": Loader(
         load_labelled_file,
-        SplitOptions,
+        LabelledFileOptions,
         labelled=True,
         natural=True,
         partition="iid",

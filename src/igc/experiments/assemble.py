@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
@@ -263,18 +263,28 @@ def _can_fuse(recipe: Recipe, method: Method[Any, Any]) -> bool:
 
 
 def _evaluation(recipe: Recipe, task: Task, splits: Any) -> dict[str, list[Example]]:
+    check_splits(recipe, splits)
     prepared: dict[str, list[Example]] = {}
+    for split in recipe.evaluation.splits:
+        examples: Sequence[Any] = splits[split]
+        prepared[split] = _spread(task.prepare(examples), recipe.evaluation.max_examples)
+        if not prepared[split]:
+            raise DataError(f"evaluation split '{split}' has no usable example")
+    return prepared
+
+
+def check_splits(recipe: Recipe, splits: Collection[str]) -> None:
+    """Refuse a recipe that evaluates what the data do not have.
+
+    Raises:
+        RunError: there is no such split.
+    """
     for split in recipe.evaluation.splits:
         if split not in splits:
             raise RunError(
                 f"evaluation.splits: the data have no split '{split}'{did_you_mean(split, splits)}; they have"
                 f" {', '.join(splits) or 'none'}"
             )
-        examples: Sequence[Any] = splits[split]
-        prepared[split] = _spread(task.prepare(examples), recipe.evaluation.max_examples)
-        if not prepared[split]:
-            raise DataError(f"evaluation split '{split}' has no usable example")
-    return prepared
 
 
 def _spread(examples: list[Example], most: int | None) -> list[Example]:

@@ -95,6 +95,16 @@ class Run:
             raise RunError(f"{folder} holds no run (no {RECIPE} in it); `igc train` makes one")
         return cls(folder, load(folder / RECIPE))
 
+    def change(self, recipe: Recipe) -> Run:
+        """The run, to go on by another recipe.
+
+        Raises:
+            RunError: another process is training here, by the old one; or it cannot be written.
+        """
+        with self._locked():
+            write_atomically(self.folder / RECIPE, recipe.anchored().to_toml(), then=AGAIN)
+        return Run.open(self.folder)
+
     @property
     def summary(self) -> dict[str, Any]:
         """What ``summary.json`` holds.

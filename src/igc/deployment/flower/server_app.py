@@ -92,16 +92,14 @@ def create_or_open(recipe: Recipe, folder: Path) -> Run:
     """The run in a folder, or a new one.
 
     Raises:
-        RunError: the folder holds a run of another recipe.
+        RunError: the folder holds a run of another recipe, or one that another process trains.
     """
     if not (folder / RECIPE).exists():
         return Run.create(recipe, folder)
     run = Run.open(folder)
     if run.recipe.essence != recipe.essence:
         raise RunError(f"{folder} holds a run of another recipe; choose another folder by --run-config 'out=\"...\"'")
-    # Rounds, learning rates and the like may change between two sessions.
-    write_atomically(folder / RECIPE, recipe.anchored().to_toml(), then=_AGAIN)
-    return Run.open(folder)
+    return run.change(recipe)  # rounds, learning rates and the like may change between two sessions
 
 
 def _builder(run: Run, grid: Carrier, settings: RunSettings, tell: Tell, poll: float) -> Callable[[Recipe], Experiment]:

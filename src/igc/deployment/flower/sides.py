@@ -9,9 +9,10 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from igc.data import FederatedDataset
+from igc.data.load import load_own
 from igc.deployment.flower.settings import NodeSettings, RunSettings
 from igc.errors import DataError
-from igc.experiments.assemble import Experiment, assemble, dropout_of, load_data
+from igc.experiments.assemble import Experiment, assemble, check_splits, dropout_of, load_data
 from igc.experiments.recipe import Recipe
 from igc.federation import Dropout, InProcess
 
@@ -87,6 +88,7 @@ def server_side(recipe: Recipe, run: RunSettings) -> ServerSide:
     """
     use_threads(run)
     dataset = load_data(recipe)
+    check_splits(recipe, dataset.evaluation)
     everybody = run.roster or tuple(dataset.clients)
     nothing: dict[str, tuple[Any, ...]] = dict.fromkeys(everybody, ())
     experiment = assemble(recipe, FederatedDataset(nothing, dataset.evaluation))
@@ -113,8 +115,8 @@ def _here(recipe: Recipe, node: NodeSettings) -> Recipe:
 
 def _dataset(recipe: Recipe, run: RunSettings, node: NodeSettings) -> tuple[FederatedDataset[Any], tuple[str, ...]]:
     """All clients, with examples where they are this node's; and whose are."""
-    dataset = load_data(recipe)
     if not run.roster:
+        dataset = load_data(recipe)
         return dataset, node.served(tuple(dataset.clients))
     names = node.served(run.roster)
     if len(names) != 1:
@@ -122,5 +124,5 @@ def _dataset(recipe: Recipe, run: RunSettings, node: NodeSettings) -> tuple[Fede
             f"node config: {len(names)} clients are said to be here, but data of a node's own are those of one client;"
             ' name it by clients="NAME"'
         )
-    own = [example for examples in dataset.clients.values() for example in examples]
+    own = load_own(recipe.data, recipe.seed)
     return FederatedDataset({name: own if name in names else () for name in run.roster}, {}), names
