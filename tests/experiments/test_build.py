@@ -126,7 +126,7 @@ def test_error_feedback_is_of_what_is_uploaded_and_control_variates_of_local_ste
     method = built("static", small, *lossy, LOCAL, "local.epochs=3")
     assert method == LocalSteps(ErrorFeedback(built("static", small), "lloyd-1"), 0.1, 3)
     drifting = built("static", small, *lossy, LOCAL, "local.control_variates=true", "local.batch_size=2")
-    assert drifting == Scaffold(ErrorFeedback(built("static", small), "lloyd-1"), 0.1, 9, 1, 2)
+    assert drifting == Scaffold(ErrorFeedback(built("static", small), "lloyd-1"), 0.1, 9, 1, 2, up="lloyd-1")
 
 
 def rates(rounds: int, *overrides: str) -> list[float]:
