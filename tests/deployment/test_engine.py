@@ -21,10 +21,11 @@ from igc.deployment.flower import engine as engines
 from igc.deployment.flower import server_app
 from igc.deployment.flower.client_app import client_app
 from igc.deployment.flower.server_app import create_or_open, train
-from igc.deployment.flower.settings import RunSettings
+from igc.deployment.flower.settings import NodeSettings, RunSettings
+from igc.deployment.flower.sides import clients_side, names_served
 from igc.deployment.flower.simulation import SETTINGS
 from igc.deployment.flower.wire import RECORD, Answer, pack_answers, unpack_answers, unpack_order
-from igc.errors import RunError, TrainingError
+from igc.errors import DataError, RunError, TrainingError
 from igc.experiments import checkpoint
 from igc.experiments.progress import RoundRecord, RunInfo
 from igc.experiments.recipe import Recipe, load
@@ -424,6 +425,77 @@ def test_clients_with_data_of_their_own(tiny: Path, tmp_path: Path) -> None:
     warnings, _ = go(recipe, tmp_path / "run", grid, settings)
     assert warnings == []
     assert accounts(tmp_path / "run").keys() == {"left", "right"}
+
+
+OWN = FAST.model_copy(update={"clients": "left, right"})
+
+
+def of_their_own(recipe: Recipe, folder: Path, tiny: Path) -> FakeGrid:
+    """A node for each of two clients, with a file."""
+    rows, grid = (tiny.parent / "data.csv").read_text().splitlines(), FakeGrid()
+    for number, (name, part) in enumerate({"left": rows[1:80], "right": rows[120:]}.items()):
+        path = folder / f"{name}.csv"
+        path.write_text("\n".join([rows[0], *part]) + "\n")
+        config: dict[str, str | int] = {"clients": name, "data": str(path)}
+        grid.add(100 + number, client_app(recipe), config, {"clients": OWN.clients})
+    return grid
+
+
+@pytest.mark.parametrize("method", ["time-varying", "static", "k-subspace"])
+def test_a_run_of_clients_with_data_of_their_own_is_read_like_any_other(
+    method: str, tiny: Path, tmp_path: Path
+) -> None:
+    """A pass over two clients is not one over the recipe's six, on which methods depend."""
+    recipe = load(tiny, [f"method.name={method}", "federation.clients_per_round=2"])
+    recipe = recipe.model_copy(update={"method": recipe.method.model_copy(update={"rounds_per_epoch": None})})
+    go(recipe, tmp_path / "run", of_their_own(recipe, tmp_path, tiny), OWN)
+    run = Run.open(tmp_path / "run")
+    experiment = run.restore(pytest.fail)
+    split, name = recipe.evaluation.splits[0], experiment.task.metric_name
+    assert experiment.evaluate()[split][name] == run.summary["final_metric"]
+
+
+def test_a_run_of_clients_with_data_of_their_own_does_not_go_on_with_others(tiny: Path, tmp_path: Path) -> None:
+    recipe = load(tiny, ["federation.clients_per_round=2"])
+    go(recipe, tmp_path / "run", of_their_own(recipe, tmp_path, tiny), OWN)
+    longer = load(tiny, ["federation.clients_per_round=2", "federation.rounds=5"])
+    run = Run.open(tmp_path / "run").change(longer)
+    with pytest.raises(RunError, match=r"2 clients with data of their own .*`flwr run`"):
+        run.train(Silent())
+    with pytest.raises(RunError, match="2 clients with data of their own"):
+        go(longer, tmp_path / "run", federation(longer))
+    go(longer, tmp_path / "run", of_their_own(longer, tmp_path, tiny), OWN)
+    assert accounts(tmp_path / "run").keys() == {"left", "right"}
+
+
+@pytest.mark.parametrize(
+    ("config", "fault"),
+    [
+        ({"clients": "left"}, "'left' brings data of its own .* data="),
+        ({"partition-id": 0, "num-partitions": 2}, "'left' brings data of its own .* data="),
+        ({"partition-id": 0, "num-partitions": 1, "data": "x.csv"}, "2 clients are said to be here"),
+    ],
+)
+def test_a_client_with_data_of_its_own_never_trains_on_the_servers(
+    config: dict[str, Any], fault: str, tiny: Path
+) -> None:
+    """The recipe's data hold what the server evaluates on. It shows at the roll call, before any round."""
+    node = NodeSettings.read(config, "node config")
+    for asked in (names_served, clients_side):
+        with pytest.raises(DataError, match=fault):
+            asked(load(tiny), RunSettings(clients="left,right"), node)
+
+
+def test_a_run_whose_uploads_never_count_does_not_finish(tiny: Path, tmp_path: Path) -> None:
+    recipe, other = load(tiny, ["federation.rounds=8"]), load(tiny, ["federation.rounds=8", "seed=6"])
+    with pytest.raises(TrainingError, match=r"no upload counted in 3 rounds in a row.*left out client.*all nodes"):
+        go(recipe, tmp_path / "run", federation(other))
+    go(recipe, tmp_path / "run", federation(recipe))  # mended, it goes on from there
+    mixed = federation(other, nodes=1)
+    mixed.add(200, client_app(recipe), {"partition-id": 1, "num-partitions": 2}, {})
+    mixed.nodes[100].context.node_config["num-partitions"] = 2
+    warnings, _ = go(recipe, tmp_path / "mixed", mixed)  # one that counts is enough
+    assert any("left out client" in warning for warning in warnings)
 
 
 def with_memory(recipe: Recipe, folder: Path) -> FakeGrid:

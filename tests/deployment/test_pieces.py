@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -283,5 +284,10 @@ def test_igc_deploy_init(tmp_path: Path, capsys: Any, monkeypatch: pytest.Monkey
     recipe = load(tmp_path / "fed" / "igc_app" / "recipe.toml")
     assert (recipe.seed, recipe.checkpoint.every) == (4, 1)
     assert "num-partitions=3" in (tmp_path / "fed" / "README.md").read_text()
+    own = igc(["deploy", "init", "own", "--clients", "a,o'brien"], capsys, monkeypatch)
+    assert own.code == 0, own.err
+    started = [line for line in (tmp_path / "own" / "README.md").read_text().splitlines() if "--node-config" in line]
+    configs = [tomllib.loads(shlex.split(line)[-2].replace(" data", "\ndata")) for line in started]
+    assert configs == [{"clients": "a", "data": "FILE"}, {"clients": "o'brien", "data": "FILE"}]
     again = igc(["deploy", "init", "fed"], capsys, monkeypatch)
     assert (again.code, again.err) == (2, "igc: error: fed is there already, and not empty; choose another folder\n")

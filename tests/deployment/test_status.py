@@ -133,6 +133,25 @@ def test_a_server_that_was_killed_has_stopped(folder: Path) -> None:
     assert read_status(folder).state == "stopped: KeyboardInterrupt"
 
 
+def test_a_run_that_could_not_begin_says_why(folder: Path, tmp_path: Path) -> None:
+    """It has taken its recipe back; the events stay."""
+    log, left = EventLog(stream=None), tmp_path / "left"
+    left.mkdir()
+    log.write_to(left)
+    log.tell("server", title="Tiny", rounds=3, **this_process())
+    log.tell("failed", error="0 of 12 clients came within 600 s")
+    status = read_status(left)
+    assert (status.title, status.rounds, status.state) == ("Tiny", 3, "failed: 0 of 12 clients came within 600 s")
+
+
+def test_a_run_that_failed_and_was_finished_in_one_process_is_finished(folder: Path) -> None:
+    log = log_of(folder)
+    log.tell("failed", error="ConnectionError")
+    assert read_status(folder).state == "finished"
+    (folder / "summary.json").unlink()
+    assert read_status(folder).state == "failed: ConnectionError"
+
+
 def test_what_privacy_has_cost_is_shown(folder: Path) -> None:
     spent = RoundRecord(
         round=3, rounds=3, loss=None, bytes_up=1, bytes_down=1, total_up=1, total_down=1, total_messages=1, seconds=1.0,

@@ -206,6 +206,25 @@ def test_a_round_that_a_kill_undid_stays_on_the_account(tiny: Path, tmp_path: Pa
     assert found["epsilon"] == spending.epsilon > spending.accountant.epsilon(0, 4)
 
 
+@pytest.mark.parametrize("secret", [True, False])
+def test_epsilon_is_never_that_of_another_number_of_clients(secret: bool, tiny: Path, tmp_path: Path) -> None:
+    """Amplified by sampling among 3, six rounds cost more than seven do among 20."""
+    drawn = {"privacy": {"secret_cohorts": secret}, "federation": {"sampling": "uniform" if secret else "epoch"}}
+    recipe = changed(tiny, PRIVATE, drawn)
+    few, many = build_spending(recipe, 6), build_spending(recipe, 20)
+    assert few is not None
+    assert many is not None
+    journal = Journal(tmp_path, few)
+    journal.begin(0, ["a", "b"])
+    journal.close()
+    if secret:
+        with pytest.raises(RunError, match="round 1 was drawn among 6 clients, and there are 20 now"):
+            Journal(tmp_path, many)
+    else:  # who takes part is known, and how many there are says nothing
+        Journal(tmp_path, many).close()
+        assert many.epsilon == few.epsilon
+
+
 def test_clients_with_local_noise_count_to_the_servers_own_budget(tiny: Path) -> None:
     """The last answer that a client gives is the last that the server's account lets it be asked for."""
     local = {"privacy": {**PRIVATE["privacy"], "where": "local"}}

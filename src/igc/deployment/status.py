@@ -17,11 +17,13 @@ from igc.deployment.events import EVENTS, is_gone, read_events
 from igc.errors import RunError
 from igc.experiments import metrics
 from igc.experiments.format import format_bytes, format_duration, format_metric
+from igc.experiments.recipe import RECIPE
 from igc.experiments.run import SUMMARY, Run
 
 _RECENT: Final = 5  # events that are shown
 _WAITING: Final = "waiting for clients"
 _TRAINING: Final = "training"
+_FINISHED: Final = "finished"
 _TROUBLE: Final = (
     "node-left",
     "node-failed",
@@ -82,21 +84,25 @@ def read_status(folder: Path) -> Status:
     Raises:
         RunError: there is no run, or its logs are damaged.
     """
-    run = Run.open(folder)
-    status = Status(run.recipe.title, run.recipe.federation.rounds)
+    events = read_events(folder / EVENTS)
+    servers = [event for event in events if event["event"] == "server"]
+    if (folder / RECIPE).exists() or not servers:
+        recipe = Run.open(folder).recipe
+        status = Status(recipe.title, recipe.federation.rounds)
+    else:  # a run that could not even begin has taken its recipe back
+        status = Status(str(servers[-1].get("title", folder.name)), int(servers[-1].get("rounds", 0)))
     log = folder / metrics.METRICS
     for line in metrics.read(log) if log.exists() else ():
         _count(status, line)
-    events = read_events(folder / EVENTS)
     for event in events:
         _follow(status, event)
     status.trouble = [event for event in events if event.get("event") in _TROUBLE][-_RECENT:]
-    servers = [event for event in events if event["event"] == "server"]
     if status.state in (_WAITING, _TRAINING) and servers and is_gone(servers[-1]):
         status.state = "stopped: the server's process is gone"
-    if not events or status.state.startswith("stopped"):  # a run goes on in one process, too, which writes no events
+    # A run goes on in one process, too, which writes no events.
+    if status.state not in (_WAITING, _TRAINING, _FINISHED):
         if _summarised(folder) == status.done >= (status.rounds if events else 1):
-            status.state = "finished"
+            status.state = _FINISHED
         elif status.done and not events:
             status.state = f"{status.done} of {status.rounds} rounds done"
     return status
@@ -181,7 +187,7 @@ def _follow(status: Status, event: Mapping[str, Any]) -> None:
     elif kind == "stopped":
         status.state = f"stopped: {event.get('reason', '')}"
     elif kind == "finished":
-        status.state = "finished"
+        status.state = _FINISHED
 
 
 def _line(event: Mapping[str, Any]) -> str:

@@ -127,6 +127,21 @@ def assemble(recipe: Recipe, dataset: FederatedDataset[Any] | None = None) -> Ex
     return Experiment(recipe, task, model, space, method, workplace, engine, server, evaluation, len(clients), device)
 
 
+def server_data(recipe: Recipe, clients: Sequence[str] = ()) -> FederatedDataset[Any]:
+    """The data of a server alone: what is evaluated, and no examples to train on.
+
+    Args:
+        recipe: names them.
+        clients: their names, where they are not those of the recipe's data.
+
+    Raises:
+        DataError: the data are missing or malformed, or have not the splits of the recipe.
+    """
+    dataset = load_data(recipe)
+    check_splits(recipe, dataset.evaluation)
+    return FederatedDataset(dict.fromkeys(clients or dataset.clients, ()), dataset.evaluation)
+
+
 def sampler_of(recipe: Recipe, clients: Sequence[str]) -> Sampler:
     """Who takes part in which round.
 

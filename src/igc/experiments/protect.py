@@ -7,7 +7,7 @@ import importlib.util
 import json
 import secrets
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from igc.errors import RunError
 from igc.experiments import metrics
@@ -94,25 +94,39 @@ class Journal:
     Args:
         folder: the run's.
         spending: is told of the rounds that the file has.
+
+    Raises:
+        RunError: they were drawn among more or fewer clients than there are now, where epsilon depends on that.
     """
 
     def __init__(self, folder: Path, spending: Spending) -> None:
         self._spending = spending
+        self._population = spending.accountant.population
         path = folder / JOURNAL
         if path.exists():
             for line in metrics.read(path):
+                self._check(path, line)
                 spending.note(line["round"] - 1, line["clients"])
         self._lines = JsonLines(path)
 
     def begin(self, round: int, clients: list[str]) -> None:
         """A round (from 0) is about to begin."""
-        self._lines.append({"round": round + 1, "clients": clients})
+        self._lines.append({"round": round + 1, "clients": clients, "population": self._population})
         self._lines.sync()
         self._spending.note(round, clients)
 
     def close(self) -> None:
         """Close the file."""
         self._lines.close()
+
+    def _check(self, path: Path, line: dict[str, Any]) -> None:
+        """Epsilon is one formula over all rounds: it holds where all were drawn among as many clients."""
+        then = line.get("population", self._population)
+        if self._spending.accountant.amplified and then != self._population:
+            raise RunError(
+                f"{path}: round {line['round']} was drawn among {then} clients, and there are {self._population} now, so"
+                " that epsilon would be wrong; put the clients back, or train in a new folder"
+            )
 
 
 def _answers(recipe: Recipe) -> int | None:

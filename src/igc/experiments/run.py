@@ -6,6 +6,7 @@ RUN/ledger.jsonl       bytes down and up of each client in each round
 RUN/checkpoints/       the newest few
 RUN/summary.json       written at the end
 RUN/privacy.jsonl      with differential privacy: the clients of each round that began
+RUN/clients.json       names of the clients, where they bring data of their own (a federation over Flower)
 RUN/plots/             metric against rounds and against bytes, PNG and SVG
 """
 
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from igc.errors import IgcError, RunError, TrainingError
 from igc.experiments import checkpoint, metrics
-from igc.experiments.assemble import Experiment, assemble
+from igc.experiments.assemble import Experiment, assemble, server_data
 from igc.experiments.atomic import AGAIN, cannot_write, write_atomically
 from igc.experiments.interrupts import interrupts_wait
 from igc.experiments.metrics import LEDGER, METRICS, JsonLines
@@ -41,6 +42,7 @@ from igc.records import from_tree, record, to_tree
 SUMMARY = "summary.json"
 CHECKPOINTS = "checkpoints"
 PLOTS = "plots"
+CLIENTS = "clients.json"
 LOCK = ".lock"
 
 
@@ -106,6 +108,36 @@ class Run:
         return Run.open(self.folder)
 
     @property
+    def own_clients(self) -> tuple[str, ...]:
+        """Names of the clients, where these bring data of their own; empty: they are those of the recipe's data.
+
+        Raises:
+            RunError: ``clients.json`` is damaged.
+        """
+        path = self.folder / CLIENTS
+        try:
+            names = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return ()
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot read {path}: {error}; put it back: a JSON list of the clients' names") from error
+        return tuple(map(str, names))
+
+    def note_clients(self, names: tuple[str, ...]) -> None:
+        """Keep the names of clients that bring data of their own; none: the recipe's data have them.
+
+        Raises:
+            RunError: there are none now, and the run began with some; or the disk cannot be written.
+        """
+        if names:
+            write_atomically(self.folder / CLIENTS, json.dumps(names), then=AGAIN)
+        elif known := self.own_clients:
+            raise RunError(
+                f"{self.folder} was begun by {len(known)} clients with data of their own ({known[0]}, ...); go on with it"
+                " as it was begun, by `flwr run` with their names in clients"
+            )
+
+    @property
     def summary(self) -> dict[str, Any]:
         """What ``summary.json`` holds.
 
@@ -133,12 +165,12 @@ class Run:
             raise RunError(f"cannot read {self.folder / SUMMARY}: {error.strerror}; mend that, or delete it") from error
         return found if isinstance(found, dict) and isinstance(found.get("rounds"), int) else None
 
-    def train(self, observer: Observer, build: Callable[[Recipe], Experiment] = assemble) -> dict[str, Any]:
+    def train(self, observer: Observer, build: Callable[[Recipe], Experiment] | None = None) -> dict[str, Any]:
         """Train from the newest checkpoint, or from the start if there is none, to the end of the recipe.
 
         Args:
             observer: is told what happens.
-            build: makes the parts of the recipe; another one than `assemble` brings another engine.
+            build: makes the parts of the recipe, with another engine than this process; None: `assemble`.
 
         Returns:
             What ``summary.json`` then holds.
@@ -149,7 +181,9 @@ class Run:
         """
         with self._locked():
             try:
-                experiment = build(self.recipe)
+                if build is None:
+                    self.note_clients(())
+                experiment = (build or assemble)(self.recipe)
                 spending = build_spending(self.recipe, experiment.clients)
             except IgcError:
                 self.take_back()
@@ -169,7 +203,8 @@ class Run:
         Raises:
             CheckpointError: there is none.
         """
-        experiment = assemble(self.recipe)
+        own = self.own_clients
+        experiment = assemble(self.recipe, server_data(self.recipe, own) if own else None)
         _restore(experiment, self.folder / CHECKPOINTS, warn)
         return experiment
 
@@ -178,6 +213,7 @@ class Run:
         if self._is_new and not (self.folder / METRICS).exists():
             with suppress(OSError):
                 (self.folder / RECIPE).unlink()
+                (self.folder / CLIENTS).unlink(missing_ok=True)
                 (self.folder / LOCK).unlink()
                 if self._made_folder:
                     self.folder.rmdir()  # not if it holds anything else
@@ -427,7 +463,7 @@ def _restore(experiment: Experiment, folder: Path, warn: Callable[[str], None], 
     if not same or (to_train and moment.recipe != experiment.recipe.essence):
         raise RunError(
             f"the checkpoint in {folder} was made by another recipe than {folder.parent / RECIPE} now is (another seed,"
-            " model, data, method, optimizer or sampling); put the recipe back, or train in a new folder"
+            " model, data, method, optimizer or sampling), or with other clients; put that back, or train in a new folder"
         )
     experiment.server.state = moment.state
     experiment.server.round = done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from shlex import quote
@@ -43,8 +44,8 @@ def write_project(folder: Path, recipe: Recipe, settings: RunSettings, nodes: in
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is there already, and not empty; choose another folder")
-    facts = {"name": name, "title": recipe.title, "folder": quote(str(folder)), "nodes": nodes, "port": port}
-    facts |= {"last": nodes - 1, "out": settings.out, "package": PACKAGE, "home": HOME}
+    facts = {"name": name, "title": recipe.title, "folder": quote(str(folder)), "port": port}
+    facts |= {"out": settings.out, "package": PACKAGE, "home": HOME, "supernodes": _supernodes(settings, nodes, port)}
     files = {
         "pyproject.toml": tomli_w.dumps(_pyproject(name, recipe, settings)),
         f"{HOME}/config.toml": tomli_w.dumps(_connections(port, nodes)),
@@ -58,6 +59,23 @@ def write_project(folder: Path, recipe: Recipe, settings: RunSettings, nodes: in
     for path, text in files.items():
         write_atomically(folder / path, text, then="give the same command again, or name another folder")
     return [folder / path for path in files]
+
+
+def _supernodes(settings: RunSettings, nodes: int, port: int) -> str:
+    """How to start the nodes, for the README."""
+    start = f"flower-supernode --insecure --superlink 127.0.0.1:{port} --port"
+    if not settings.roster:
+        return f"""{nodes} nodes, among which the recipe's clients are dealt out:
+
+```text
+for i in $(seq 0 {nodes - 1}); do
+  {start} $((9094 + i)) \\
+    --node-config "partition-id=$i num-partitions={nodes}" &
+done; wait
+```"""
+    configs = [f'clients={json.dumps(name, ensure_ascii=False)} data="FILE"' for name in settings.roster]
+    lines = [f"{start} {9094 + number} --node-config {quote(config)} &" for number, config in enumerate(configs)]
+    return "\n".join(["a node for each client, with its own data in place of FILE:\n\n```text", *lines, "wait\n```"])
 
 
 def extras(recipe: Recipe) -> list[str]:
@@ -141,14 +159,7 @@ Terminal 1, the server:
 flower-superlink --insecure --port $port --disable-runtime-dependency-installation
 ```
 
-Terminal 2, $nodes nodes, among which the recipe's clients are dealt out:
-
-```text
-for i in $$(seq 0 $last); do
-  flower-supernode --insecure --superlink 127.0.0.1:$port --port $$((9094 + i)) \\
-    --node-config "partition-id=$$i num-partitions=$nodes" &
-done; wait
-```
+Terminal 2, $supernodes
 
 Terminal 3, the run:
 

@@ -15,6 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from igc.deployment.events import EventLog, EventObserver, Tell, this_process
 from igc.deployment.flower.engine import FlowerEngine
+from igc.deployment.flower.heard import Heard
 from igc.deployment.flower.owners import CLAIMS, Claims, Owners
 from igc.deployment.flower.roll import Carrier, Roll
 from igc.deployment.flower.settings import RunSettings
@@ -46,7 +47,7 @@ def server_app(recipe: Path) -> ServerApp:
             settings = RunSettings.read(context.run_config, "run config")
             run = create_or_open(load(recipe), Path(settings.out))
             log.write_to(run.folder)
-            log.tell("server", **this_process())
+            log.tell("server", title=run.recipe.title, rounds=run.recipe.federation.rounds, **this_process())
             summary = train(run, Timely(grid), settings, EventObserver(log.tell), log.tell)
             log.tell("finished", **summary)
 
@@ -85,7 +86,7 @@ def train(
     Raises:
         IgcError: a subclass says what went wrong; the newest checkpoint is whole.
     """
-    return run.train(observer, _builder(run, grid, settings, tell, poll))
+    return run.train(Heard(observer), _builder(run, grid, settings, tell, poll))
 
 
 def create_or_open(recipe: Recipe, folder: Path) -> Run:
@@ -104,6 +105,7 @@ def create_or_open(recipe: Recipe, folder: Path) -> Run:
 
 def _builder(run: Run, grid: Carrier, settings: RunSettings, tell: Tell, poll: float) -> Callable[[Recipe], Experiment]:
     def build(recipe: Recipe) -> Experiment:
+        run.note_clients(settings.roster)
         experiment, everybody, dropout = server_side(recipe, settings)
         owners = Owners.read(settings.owners)
         roll = Roll(grid, everybody, tell, poll, owners=owners, claims=Claims(run.folder / CLAIMS))

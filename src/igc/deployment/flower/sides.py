@@ -12,7 +12,7 @@ from igc.data import FederatedDataset
 from igc.data.load import load_own
 from igc.deployment.flower.settings import NodeSettings, RunSettings
 from igc.errors import DataError
-from igc.experiments.assemble import Experiment, assemble, check_splits, dropout_of, load_data
+from igc.experiments.assemble import Experiment, assemble, dropout_of, load_data, server_data
 from igc.experiments.recipe import Recipe
 from igc.federation import Dropout, InProcess
 
@@ -75,8 +75,10 @@ def names_served(recipe: Recipe, run: RunSettings, node: NodeSettings) -> tuple[
     Raises:
         IgcError: a subclass says what does not fit.
     """
-    if run.roster or node.clients:  # known without a look at the data; whether they are there, the first round shows
-        return node.served(run.roster) if run.roster else node.names
+    if run.roster:
+        return _with_own_data(run, node)
+    if node.clients:  # known without a look at the data; whether they are there, the first round shows
+        return node.names
     return node.served(tuple(load_data(_here(recipe, node)).clients))
 
 
@@ -87,12 +89,8 @@ def server_side(recipe: Recipe, run: RunSettings) -> ServerSide:
         IgcError: a subclass says what does not fit.
     """
     use_threads(run)
-    dataset = load_data(recipe)
-    check_splits(recipe, dataset.evaluation)
-    everybody = run.roster or tuple(dataset.clients)
-    nothing: dict[str, tuple[Any, ...]] = dict.fromkeys(everybody, ())
-    experiment = assemble(recipe, FederatedDataset(nothing, dataset.evaluation))
-    return ServerSide(experiment, everybody, dropout_of(recipe))
+    dataset = server_data(recipe, run.roster)
+    return ServerSide(assemble(recipe, dataset), tuple(dataset.clients), dropout_of(recipe))
 
 
 def use_threads(run: RunSettings) -> None:
@@ -118,11 +116,22 @@ def _dataset(recipe: Recipe, run: RunSettings, node: NodeSettings) -> tuple[Fede
     if not run.roster:
         dataset = load_data(recipe)
         return dataset, node.served(tuple(dataset.clients))
+    names = _with_own_data(run, node)
+    own = load_own(recipe.data, recipe.seed)
+    return FederatedDataset({name: own if name in names else () for name in run.roster}, {}), names
+
+
+def _with_own_data(run: RunSettings, node: NodeSettings) -> tuple[str, ...]:
+    """The one client of a node that has data of its own."""
     names = node.served(run.roster)
     if len(names) != 1:
         raise DataError(
             f"node config: {len(names)} clients are said to be here, but data of a node's own are those of one client;"
             ' name it by clients="NAME"'
         )
-    own = load_own(recipe.data, recipe.seed)
-    return FederatedDataset({name: own if name in names else () for name in run.roster}, {}), names
+    if node.data is None:  # not the recipe's: these hold what the server evaluates on
+        raise DataError(
+            f"node config: client '{names[0]}' brings data of its own (the run config names clients); say where they are"
+            ' by data="FILE"'
+        )
+    return names
