@@ -385,3 +385,16 @@ def test_what_a_run_stands_on_cannot_be_changed_half_way(
     ]
     (folder / "recipe.toml").write_text("\n".join(lines) + "\n")
     fault(run_igc("resume", folder), "made by another recipe")
+
+
+def test_brackets_in_a_folders_name_are_text(finished: Path, tmp_path: Path, run_igc: Command) -> None:
+    folder = shutil.copytree(finished, tmp_path / "run [" / "x] [b]")
+    shown = "".join(run_igc("eval", folder).out.split())  # folded to the width of the table
+    assert "".join(f"{folder} after round".split()) in shown
+
+
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_how_much_is_held_out_is_a_finite_number(value: str, recipe: Path, tmp_path: Path, run_igc: Command) -> None:
+    outcome = run_igc("train", recipe, "--set", f"data.options.validation={value}", "--out", tmp_path / "run")
+    fault(outcome, "options.validation: Input should be a finite number")
+    assert not (tmp_path / "run").exists()

@@ -134,13 +134,14 @@ def evaluate(
         finite = {s: {n: v if math.isfinite(v) else None for n, v in values.items()} for s, values in scores.items()}
         _out().print_json(json.dumps({"round": experiment.server.round, "metrics": finite}))
         return
-    table = Table(title=f"{run} after round {experiment.server.round}", box=None, title_justify="left")
+    title = Text(f"{run} after round {experiment.server.round}", style="table.title")
+    table = Table(title=title, box=None, title_justify="left")
     table.add_column("split")
     names = list(next(iter(scores.values())))
     for name in names:
         table.add_column(name, justify="right")
     for split, values in scores.items():
-        table.add_row(split, *(format_metric(values[name]) for name in names))
+        table.add_row(Text(split), *(format_metric(values[name]) for name in names))
     _out().print(table)
 
 
@@ -255,10 +256,11 @@ def _train(run: Run, engine: str, watch: Observer) -> None:
 
 
 def _print_summary(summary: dict[str, Any], folder: Path) -> None:
+    from igc.experiments.contents import CHECKPOINTS
     from igc.experiments.metrics import LEDGER, METRICS
     from igc.experiments.recipe import RECIPE
     from igc.experiments.report.table import summary_table
-    from igc.experiments.run import CHECKPOINTS, PLOTS, SUMMARY
+    from igc.experiments.run import PLOTS, SUMMARY
 
     paths = {
         "recipe as run": folder / RECIPE,

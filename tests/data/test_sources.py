@@ -346,6 +346,17 @@ def test_an_empty_text_names_its_client(tmp_path: Path) -> None:
         load_dataset(DataSettings(source="text-files", path=tmp_path), 0)
 
 
+@pytest.mark.parametrize(("fraction", "kept"), [(0.2, 8), (0.85, 2), (0.9, 1), (0.95, 1), (0.999, 1)])
+def test_a_client_keeps_a_line_to_train_on(tmp_path: Path, fraction: float, kept: int) -> None:
+    write(tmp_path / "a.txt", "\n".join(f"line {i}" for i in range(10)))
+    write(tmp_path / "b.txt", "\n".join(f"other {i}" for i in range(9)))
+    options = {"held_out_lines": fraction}
+    data = load_dataset(DataSettings(source="text-files", path=tmp_path, options=options), 0)
+    assert {client: len(texts) for client, texts in data.clients.items()} == {"a": kept, "b": 9}
+    (held_out,) = data.evaluation["held-out-lines"]
+    assert held_out == Opening("\n".join(f"line {i}" for i in range(kept, 10)))
+
+
 def test_more_held_out_clients_than_there_are(tmp_path: Path) -> None:
     write(tmp_path / "ana.txt", "word " * 100)
     with pytest.raises(DataError, match="held_out_clients is 1, but of 1 clients only 1 have 60 words"):

@@ -326,19 +326,21 @@ def test_a_node_cannot_talk_its_download_out_of_the_ledger_nor_its_refusal_away(
     assert [(line["rejected"], line["dropped"]) for line in lines[1:]] == [(2, 0)] * 3
 
 
-@pytest.mark.parametrize("by_the_superlink", [True, False])
-def test_that_nobody_answered_is_the_superlinks_to_say(by_the_superlink: bool, tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_left", [True, False])
+def test_that_nobody_answered_is_the_superlinks_to_say(has_left: bool, tiny: Path, tmp_path: Path) -> None:
+    """A node can write to the letter what the SuperLink does; it cannot leave and be there."""
+
     def silence(message: Message, reply: Message) -> Message:
-        if by_the_superlink:
-            return create_message_error_unavailable_res_message(message.metadata, "node_unavail")
-        return Message(Error(code=5, reason="nobody here"), reply_to=message)
+        if has_left:
+            del grid.nodes[102]
+        return create_message_error_unavailable_res_message(message.metadata, "node_unavail")
 
     recipe = load(tiny, ["federation.clients_per_round=6", "federation.rounds=1"])
     grid = federation(recipe)
     bad(grid.nodes[102], silence)
-    warnings, _ = go(recipe, tmp_path / "run", grid)
+    warnings, _ = go(recipe, tmp_path / "run", grid, FAST.model_copy(update={"deadline": 60.0}))
     (line,) = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()][1:]
-    assert (line["dropped"], line["rejected"]) == ((2, 0) if by_the_superlink else (0, 2))
+    assert (line["dropped"], line["rejected"]) == ((2, 0) if has_left else (0, 2))
     assert len(warnings) == line["rejected"]
 
 
@@ -554,6 +556,18 @@ def test_a_server_that_cannot_begin_says_why_and_leaves_no_run(
     assert [event["event"] for event in told] == ["server", "waiting", "failed"]
     assert "0 of 6 clients came" in told[-1]["error"]
     assert not (tmp_path / "run" / "recipe.toml").exists()
+
+
+def test_a_log_of_events_that_cannot_be_written_stops_no_round(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "events.jsonl").symlink_to("/dev/full")
+    serve(tiny, federation(tiny), tmp_path / "run")
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["round"] for event in told if event["event"] == "round"] == [0, 1, 2, 3]
+    assert [event["text"] for event in told if "events.jsonl" in event.get("text", "")] == [told[1]["text"]]
+    assert told[-1]["event"] == "finished"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from flwr.clientapp import ClientApp
 
 from igc.deployment.events import EventLog
 from igc.deployment.flower.client_app import answer
-from igc.deployment.flower.memory import ContextMemories, FolderMemories, pack, unpack
+from igc.deployment.flower.memory import ContextMemories, DamagedError, FolderMemories
 from igc.deployment.flower.project import write_project
 from igc.deployment.flower.roll import Roll
 from igc.deployment.flower.settings import NodeSettings, RunSettings
@@ -108,11 +109,76 @@ def test_memories_come_back_in_their_session_alone(kind: str, tmp_path: Path) ->
     assert memories.get("other", "a/../b") is None
 
 
-def test_a_damaged_memory_is_as_good_as_lost() -> None:
-    data = pack(Memory(torch.randn(9), 2, ()))
-    assert unpack(data) is not None
-    for damaged in (b"", data[:20], data[:-4], b"\xff" * 40, data.replace(b"igc.methods", b"igc.nothing")):
-        assert unpack(damaged) is None
+MEMORY = Memory(torch.arange(9.0), 2, ())
+
+
+def damages(data: bytes) -> list[bytes]:
+    return [b"", data[:4], data[:30], data[:-4], b"\xff" * 40, data.replace(b"igc.methods", b"igc.nothing")]
+
+
+def file_of(folder: Path) -> Path:
+    (path,) = folder.iterdir()
+    return path
+
+
+def test_what_a_method_remembers_is_as_good_as_lost_where_it_is_damaged(tmp_path: Path) -> None:
+    memories = FolderMemories(tmp_path, accounts=False)
+    memories.put("s", "a", MEMORY)
+    data = file_of(tmp_path).read_bytes()
+    for damaged in damages(data):
+        file_of(tmp_path).write_bytes(damaged)
+        assert memories.get("s", "a") is None
+    file_of(tmp_path).write_bytes(data)
+    assert memories.get("s", "a") is not None
+
+
+def test_an_account_that_is_damaged_is_a_reason_to_answer_nothing(tmp_path: Path) -> None:
+    memories = FolderMemories(tmp_path)
+    memories.put("s", "a", MEMORY)
+    for damaged in damages(file_of(tmp_path).read_bytes()):
+        file_of(tmp_path).write_bytes(damaged)
+        with pytest.raises(DamagedError, match=r"account of this run, a-\w+\.\w+\.account in .* cannot be read"):
+            memories.get("s", "a")
+    path = file_of(tmp_path)
+    path.unlink()
+    path.mkdir()  # the disk says something else than that there is no such file
+    with pytest.raises(DamagedError, match="cannot be read: Is a directory"):
+        memories.get("s", "a")
+    clients: Any = Stub()
+    ((_, said),) = answer(clients, Order("s", 0, ("b",), (b"",)), FolderMemories(path)).items()
+    assert said.payload == b"b"
+    path = next(path.iterdir())
+    path.write_bytes(b"")
+    ((_, said),) = answer(clients, Order("s", 0, ("b",), (b"",)), FolderMemories(path.parent)).items()
+    assert said.payload is None and "cannot be read" in said.error
+    assert str(tmp_path) not in said.error  # the server need not know where a node has its files
+
+
+def test_no_run_replaces_the_account_of_another(tmp_path: Path) -> None:
+    accounts, plain = FolderMemories(tmp_path), FolderMemories(tmp_path, accounts=False)
+    runs = ["0123456789abcdef", "fedcba9876543210", "../../another server's", "x" * 500]
+    clients = ["ward 3/" + "é" * 300, "ward 3/" + "è" * 300, "CON", ""]
+    wanted = {(run, client): torch.tensor([float(i)]) for i, (run, client) in enumerate(product(runs, clients))}
+    for (run, client), tensor in wanted.items():
+        accounts.put(run, client, tensor)
+        plain.put(run, client, torch.tensor([-1.0]))
+    assert all(torch.equal(accounts.get(*key), tensor) for key, tensor in wanted.items())
+    assert [client for client in clients if plain.get(runs[0], client) is not None] == []  # one file a client
+    names = [path.name for path in tmp_path.iterdir()]
+    assert len(names) == len(wanted) + len(clients)
+    assert max(map(len, names)) < 120
+    assert sum(name.startswith("ward_3_") and name.endswith(f".{runs[0]}.account") for name in names) == 2
+
+
+def test_an_account_of_the_time_before_they_were_kept_apart_is_found(tmp_path: Path) -> None:
+    FolderMemories(tmp_path, accounts=False).put("s", "a", MEMORY)
+    accounts = FolderMemories(tmp_path)
+    assert accounts.get("s", "a").base_epochs == 2
+    assert accounts.get("other", "a") is None
+    path = file_of(tmp_path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DamagedError):
+        accounts.get("s", "a")
 
 
 class Nodes(FakeGrid):
@@ -158,6 +224,37 @@ def test_settings_say_what_is_wrong_with_them() -> None:
     with pytest.raises(RecipeError, match=r"patience = -1: input should be greater than 0"):
         RunSettings.read({"patience": -1}, "run config")
     assert RunSettings.read({"clients": " a, b,,a "}, "run config").roster == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("config", "fault"),
+    [
+        (
+            {"partition-id": 4, "num-partitions": 4},
+            "node config: partition-id = 4: counts from 0; at most 3 with num-partitions = 4",
+        ),
+        ({"partition-id": -1, "num-partitions": 4}, "node config: partition-id = -1: input should be greater than"),
+        ({"device": "gpu"}, "node config: device = 'gpu': string should match pattern"),
+        ({"device": "cuda:x"}, "node config: device = 'cuda:x': string should match pattern"),
+        (
+            {"memory": "memory/node"},
+            f"node config: memory = 'memory/node': depends on the folder that the SuperNode is started in; say its whole"
+            f" path, '{Path.cwd() / 'memory' / 'node'}' from here",
+        ),
+    ],
+)
+def test_a_node_that_is_told_what_cannot_be_says_so(config: dict[str, Any], fault: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        NodeSettings.read(config, "node config")
+    assert str(caught.value).startswith(fault)
+
+
+def test_a_nodes_settings_may_begin_at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = {"data": "~/rows.csv", "memory": "~/memory", "device": "cuda:1", "partition-id": 3, "num-partitions": 4}
+    node = NodeSettings.read(config, "node config")
+    assert (node.data, node.memory) == (tmp_path / "rows.csv", tmp_path / "memory")
+    assert node.served(("a", "b", "c", "d")) == ("d",)
 
 
 def test_nodes_say_whose_data_they_have() -> None:

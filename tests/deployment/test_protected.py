@@ -13,6 +13,7 @@ from flwr.app import Message
 from igc.deployment.flower.client_app import client_app
 from igc.deployment.flower.server_app import train
 from igc.deployment.flower.settings import RunSettings
+from igc.errors import TrainingError
 from igc.experiments.progress import RoundRecord, RunInfo
 from igc.experiments.recipe import load
 from igc.experiments.run import Run
@@ -104,7 +105,8 @@ def test_clients_with_another_bound_are_left_out(tmp_path: Path) -> None:
     grid = FakeGrid()
     grid.add(100, client_app(client), {"partition-id": 0, "num-partitions": 1}, {})
     observer = Silent()
-    train(Run.create(load(server), tmp_path / "run"), grid, FAST, observer, lambda event, **facts: None, 0.01)
+    with pytest.raises(TrainingError, match="no upload counted in 3 rounds in a row"):
+        train(Run.create(load(server), tmp_path / "run"), grid, FAST, observer, lambda event, **facts: None, 0.01)
     assert len(observer.warnings) == 18
     assert "another method or other settings" in observer.warnings[0]
 
@@ -117,9 +119,10 @@ class Killer(Silent):
             raise RuntimeError("killed")
 
 
+@pytest.mark.parametrize("another_run", [False, True])
 @pytest.mark.parametrize("local_noise", [False, True])
 def test_a_server_that_was_killed_gets_no_second_answer_for_a_round_and_goes_on(
-    tmp_path: Path, local_noise: bool
+    tmp_path: Path, local_noise: bool, another_run: bool
 ) -> None:
     """Masks and noise are drawn anew each time: of two sums of a round, or two uploads, the server would learn too much."""
     if local_noise:
@@ -139,6 +142,9 @@ def test_a_server_that_was_killed_gets_no_second_answer_for_a_round_and_goes_on(
 
     with pytest.raises(RuntimeError, match="killed"):
         train(run, grid(), FAST, Killer(), lambda event, **facts: None, 0.01)
+    if another_run:  # on the same nodes, with the same folders
+        other = Run.create(load(path, ["federation.rounds=1", "evaluation.every=1"]), tmp_path / "other")
+        train(other, grid(), FAST, Silent(), lambda event, **facts: None, 0.01)
     observer = Silent()
     summary = train(Run.open(run.folder), grid(), FAST, observer, lambda event, **facts: None, 0.01)
     assert summary["rounds"] == 5

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -174,6 +176,41 @@ def test_rejections_add_up_over_rounds(folder: Path) -> None:
     (folder / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
     status = read_status(folder)
     assert (status.rejected, status.dropped) == (6, 3)
+
+
+def test_a_server_that_begins_again_mends_the_line_that_a_kill_cut_short(folder: Path) -> None:
+    log_of(folder).tell("start")
+    with (folder / EVENTS).open("a") as file:
+        file.write('{"time": "2026-01-01T00:00:00+00:00", "event": "late", "cli')
+    log_of(folder).tell("start")
+    assert [event["event"] for event in read_events(folder / EVENTS)] == ["server", "start"] * 2
+    assert read_status(folder).state == "training"
+
+
+def test_a_log_that_cannot_be_written_is_told_once_and_tried_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    log, write, space = EventLog(stream), os.write, [10_000]
+
+    def almost_full(descriptor: int, data: bytes) -> int:
+        if space[0] <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        space[0] -= len(data)
+        return write(descriptor, data[: len(data) + min(space[0], 0)])  # as a disk does, half of it
+
+    monkeypatch.setattr(os, "write", almost_full)
+    log.write_to(folder)
+    log.tell("start")
+    space[0] = 20
+    for number in range(3):
+        log.tell("round", round=number)
+    space[0] = 10_000
+    log.tell("finished", loss=float("nan"))
+    assert [event["event"] for event in read_events(folder / EVENTS)] == ["start", "finished"]
+    told = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [event["event"] for event in told] == ["start", "round", "warning", "round", "round", "finished"]
+    assert f"cannot write {folder / EVENTS}: the disk is full; free some space" in told[2]["text"]
 
 
 def test_a_torn_last_line_is_left_out_and_a_damaged_one_refused(folder: Path) -> None:

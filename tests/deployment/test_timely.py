@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from igc.deployment.flower.timely import Timely
+from support.grid import identify
 
 
 class Stuck:
@@ -34,20 +35,33 @@ class Stuck:
             raise ConnectionError("the SuperLink is gone")
         if name in self.stuck:
             self.go.wait(60)
-        return [f"reply to {name}"] if name != "unanswered" else []
+        return [reply_to(name)] if name != "unanswered" else []
+
+
+def reply_to(name: str) -> Message:
+    """The reply to a message; it does not say that it is one to that."""
+    identify()
+    message = Message(RecordDict(), 2, "train", group_id=name)
+    return Message(RecordDict(), reply_to=message)
+
+
+def names(replies: Iterable[Message]) -> list[str]:
+    found = [(reply.metadata.group_id, reply.metadata.reply_to_message_id) for reply in replies]
+    assert all(meant == said for meant, said in found)
+    return [said for _, said in found]
 
 
 def test_replies_that_are_there_do_not_wait_for_one_that_is_not() -> None:
     grid = Stuck("b")
     timely: Any = Timely(grid, wait=0.3)
     began = time.monotonic()
-    assert list(timely.pull_messages(["a", "b", "c", "unanswered"])) == ["reply to a", "reply to c"]
+    assert names(timely.pull_messages(["a", "b", "c", "unanswered"])) == ["a", "c"]
     assert list(timely.pull_messages(["b"])) == []
     assert time.monotonic() - began < 5
     grid.go.set()
     while not (found := list(timely.pull_messages(["b"]))):
         assert time.monotonic() - began < 30
-    assert found == ["reply to b"]
+    assert names(found) == ["b"]
     assert grid.asked.count("b") == 1  # fetched once, however often it was looked for
     assert list(timely.pull_messages(["unanswered"])) == []
     assert grid.asked.count("unanswered") == 2

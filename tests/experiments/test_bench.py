@@ -139,3 +139,50 @@ def test_engine_gives_the_same_metrics_both_ways() -> None:
     assert figures["ratio"] == pytest.approx(figures["sequential_s"] / figures["fused_s"])
     assert figures["losses"]["fused"] == pytest.approx(figures["losses"]["sequential"], rel=1e-4)
     assert figures["max_abs_difference"] < 1e-3
+
+
+def test_a_picture_of_no_known_kind_is_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*_: object) -> None:
+        pytest.fail("measured")
+
+    monkeypatch.setattr(measured, "bench", measure)
+    for name in ("figures.bmp", "figures"):
+        done = igc(["bench", "projection", "--plot", str(tmp_path / name)], capsys, monkeypatch)
+        assert done.code == 2
+        assert "ends in none of .svg, .png, .pdf" in done.err
+
+
+def test_figures_outlive_a_picture_that_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    figures = {"params": 1000, "dim": 10, "dtype": "float32", "threads": 1, "read_ms": 0.5, "project_ms": 2.0}
+    monkeypatch.setattr(measured, "bench", lambda *_: figures)
+    arguments = ["bench", "projection", "--json", "--plot"]
+    done = igc([*arguments, str(tmp_path / "file" / "figures.svg")], capsys, monkeypatch)
+    assert (done.code, json.loads(done.out)) == (2, figures)
+    assert len(done.err.splitlines()) == 1
+    assert "figures.svg: " in done.err and "--plot" in done.err
+    for kind, begins in (("svg", b"<?xml"), ("PNG", b"\x89PNG"), ("pdf", b"%PDF")):
+        picture = tmp_path / "new" / f"figures.{kind}"
+        assert igc([*arguments, str(picture)], capsys, monkeypatch).code == 0
+        assert picture.read_bytes().startswith(begins)
+
+
+def test_more_parameters_than_memory_holds_are_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = igc(["bench", "projection", "--params", "100000000000000"], capsys, monkeypatch)
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+    assert "400000000000000 bytes were asked for at once; lower --params or --dim" in done.err
+
+
+def test_more_dimensions_than_parameters_are_refused_by_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for command in ("memory", "projection"):
+        done = igc(["bench", command, "--params", "968", "--dim", "5000"], capsys, monkeypatch)
+        assert (done.code, len(done.err.splitlines())) == (2, 1)
+        assert "igc: error: d = 5,000 exceeds D = 968, the number of trainable parameters" in done.err

@@ -41,6 +41,7 @@ def test_powersgd_takes_the_shapes_of_the_space() -> None:
     method = built("powersgd", "method.rank=3", "method.error_feedback=false")
     assert isinstance(method, PowerSgd)
     assert (method.shapes, method.rank, method.error_feedback, method.seed) == (((60, 50), (50,)), 3, False, 5)
+    assert (method.up, built("powersgd", "codec.up=int8").up) == ("float32", "int8")
 
 
 def test_decomfl_has_fresh_directions_in_every_round() -> None:
@@ -78,6 +79,7 @@ def test_sparse_methods_scale_with_the_model() -> None:
     assert fetch == FetchSgd(CountSketch(D=3050, d=5 * 234, seed=5, rows=5), k=23, momentum=0.9)
     assert built("true-top-k", *SGD) == TrueTopK.of(3050, k=23, momentum=0.9)
     assert built("local-top-k") == LocalTopK.of(3050, built("fedsgd").optimizer, k=23)
+    assert built("local-top-k", "codec.up=int8") == LocalTopK.of(3050, built("fedsgd").optimizer, k=23, up="int8")
     assert built("random-k") == RandomK(Coordinates(D=3050, d=23, seed=5), built("fedsgd").optimizer)
 
 
@@ -125,7 +127,8 @@ def test_error_feedback_is_of_what_is_uploaded_and_control_variates_of_local_ste
     small, lossy = "method.dim=8", ("codec.up=lloyd-1", "codec.error_feedback=true")
     method = built("static", small, *lossy, LOCAL, "local.epochs=3")
     assert method == LocalSteps(ErrorFeedback(built("static", small), "lloyd-1"), 0.1, 3)
-    drifting = built("static", small, *lossy, LOCAL, "local.control_variates=true", "local.batch_size=2")
+    controlled = ("local.control_variates=true", "federation.weights=uniform")
+    drifting = built("static", small, *lossy, LOCAL, *controlled, "local.batch_size=2")
     assert drifting == Scaffold(ErrorFeedback(built("static", small), "lloyd-1"), 0.1, 9, 1, 2, up="lloyd-1")
 
 

@@ -219,6 +219,19 @@ def test_a_recipe_cannot_be_changed() -> None:
             "local.control_variates: means nothing where optimizer = 'adam'; remove it, or set optimizer to 'sgd'",
         ),
         (
+            {"local": {"learning_rate": 1.0, "control_variates": True}},
+            "federation.weights: 'examples' leads local.control_variates, in whose mean each client counts the same, to a"
+            " wrong point; set it to 'uniform'",
+        ),
+        (
+            {"method": {"name": "decomfl"}, "optimizer.momentum": 0.9},
+            "optimizer.momentum: means nothing for the method decomfl; remove it, or set method.name to 'static'",
+        ),
+        (
+            {"method": {"name": "decomfl"}, "federation.clip_norm": 1.0},
+            "federation.clip_norm: means nothing for the method decomfl; remove it, or set method.name to 'static'",
+        ),
+        (
             {"optimizer.final_fraction": 0.1},
             "optimizer.final_fraction: means nothing where schedule = 'constant'; remove it, or set schedule to "
             "'linear' or 'cosine'",
@@ -383,6 +396,9 @@ def test_another_method_leaves_out_what_means_nothing_for_it_in_other_sections(t
             "codec": {"up": "lloyd-1", "error_feedback": True},
             "local": {"learning_rate": 1.0, "control_variates": True},
             "optimizer.restarts": "change",
+            "optimizer.momentum": 0.9,
+            "federation.weights": "uniform",
+            "federation.clip_norm": 1.0,
         }
     )
     path = tmp_path / "mine.toml"
@@ -393,6 +409,9 @@ def test_another_method_leaves_out_what_means_nothing_for_it_in_other_sections(t
     assert fresh.local is not None
     assert not fresh.local.control_variates
     assert not sparse.codec.error_feedback
+    differences = load(path, ["method.name=decomfl"])
+    assert (sparse.optimizer.momentum, sparse.federation.clip_norm) == (0.9, 1.0)
+    assert (differences.optimizer.momentum, differences.federation.clip_norm) == (0.0, None)
     with pytest.raises(RecipeError, match=r"optimizer\.restarts: means nothing for the method static"):
         load(path, ["method.name=static", "optimizer.restarts=change"])
 

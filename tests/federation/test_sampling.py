@@ -42,6 +42,14 @@ def test_uniform_draws_are_distinct_and_of_one_size(size: tuple[int, int], seed:
     assert set(drawn) <= set(names(n))
 
 
+@settings(max_examples=60)
+@given(size=sizes, seed=seeds, number=st.integers(0, 30), epochs=st.booleans())
+def test_turns_before_a_round_are_counted(size: tuple[int, int], seed: int, number: int, epochs: bool) -> None:
+    n, w = size
+    sampler = Sampler(names(n), w, seed, "epoch" if epochs else "uniform")
+    assert sampler.before(number) == sum(len(sampler.sample(earlier)) for earlier in range(number))
+
+
 @pytest.mark.parametrize("sampling", ["epoch", "uniform"])
 def test_a_draw_is_a_function_of_seed_and_round(sampling: str) -> None:
     def make(seed: int) -> Sampler:

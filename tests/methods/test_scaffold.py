@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from igc.messages import Kind, decode
-from igc.methods import ErrorFeedback, LocalSteps, Scaffold, Static, TimeVarying, fedsgd
+from igc.federation import InProcess, Reply, Request
+from igc.federation.engine import MISSED
+from igc.messages import Kind, Message, TensorError, decode
+from igc.methods import ErrorFeedback, LocalSteps, Scaffold, Static, TimeVarying, Turn, fedsgd
 from igc.optim import Sgd
 from igc.projection import BlockedHadamard, to_dense
 from support.federation import Federation
@@ -74,6 +77,118 @@ def test_partial_participation_converges_to_the_minimum_too() -> None:
     assert np.linalg.norm(f.run(400) - minimum(clients)) < 1e-3
 
 
+def test_where_clients_take_turns_it_is_the_minimum_of_clients_that_count_the_same() -> None:
+    """With weights, it would be neither that one nor the minimum of the weighted losses; recipes refuse them."""
+    clients = quadratics(6, 8, seed=4, weights=(1, 5, 2))
+    equal = minimum([Quadratic(client.curvature, client.centre) for client in clients])
+
+    def end(weights: str) -> Any:
+        method = Scaffold(fedsgd(8, Sgd()), RATE, 6)
+        return QuadraticFederation(method, clients, rate=1.0, per_round=2, steps=[10], weights=weights).run(400)
+
+    assert np.linalg.norm(end("uniform") - equal) < 1e-3
+    weighted = end("examples")
+    assert min(np.linalg.norm(weighted - best) for best in (equal, minimum(clients))) > 0.1
+
+
+@dataclass
+class Losing:
+    """An engine that loses some uploads, of (round, client); clients do not know."""
+
+    inner: InProcess
+    lost: frozenset[tuple[int, str]]
+
+    def exchange(self, round: int, requests: Sequence[Request]) -> Iterator[Reply]:
+        for reply in self.inner.exchange(round, requests):
+            yield reply._replace(payload=None, error="late") if (round, reply.client) in self.lost else reply
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def books(f: QuadraticFederation) -> Any:
+    """The mean of what clients have for their c_i."""
+    own = [f.engine.memories[name].control for name in f.names]
+    return torch.stack(own).mean(0)
+
+
+LOST = [
+    {(3, "q0")},
+    {(3, "q0"), (4, "q0"), (5, "q0"), (9, "q2"), (15, "q1")},
+    {(0, "q0"), (1, "q0"), (0, "q3")},
+    {(6, f"q{i}") for i in range(4)},
+]
+
+
+@pytest.mark.parametrize("per_round", [4, 2])
+@pytest.mark.parametrize("lost", LOST)
+def test_what_the_server_did_not_get_is_taken_back(lost: set[tuple[int, str]], per_round: int) -> None:
+    clients = quadratics(4, 6, seed=1)
+    f = QuadraticFederation(Scaffold(fedsgd(6, Sgd()), 0.05, 4, 5), clients, rate=1.0, per_round=per_round)
+    if per_round < 4:  # the same turns, in the rounds in which they are due
+        turns = {client: [r for r in range(80) if client in f.sampler.sample(r)] for client in f.names}
+        lost = {(turns[client][number], client) for number, client in lost}
+    engine = Losing(f.engine, frozenset(lost))
+    for number in range(400):
+        rejected = f.server.run_round(engine).rejected
+        assert rejected.keys() == {client for round, client in lost if round == number}
+        if number > 50:
+            torch.testing.assert_close(f.server.state.control, books(f), rtol=1e-4, atol=1e-4)
+    assert np.linalg.norm(f.theta() - minimum(clients)) < 1e-3
+
+
+def test_a_client_keeps_its_control_of_before_until_the_next_is_known_to_have_come() -> None:
+    clients = quadratics(4, 6, seed=1)
+    early, late = (QuadraticFederation(Scaffold(fedsgd(6, Sgd()), 0.05, 4, 5), clients, rate=1.0) for _ in range(2))
+    early.run(2)
+    engine = Losing(late.engine, frozenset({(2, "q0"), (3, "q0")}))
+    for _ in range(5):
+        late.server.run_round(engine)
+    memory = late.engine.memories["q0"]
+    assert (memory.number, memory.before) == (5, 2)
+    assert torch.equal(memory.previous, early.engine.memories["q0"].control)
+
+
+@pytest.mark.parametrize("per_round", [4, 2])
+def test_where_a_client_has_forgotten_all_controls_begin_again(per_round: int) -> None:
+    clients = quadratics(4, 6, seed=1)
+    f = QuadraticFederation(Scaffold(fedsgd(6, Sgd()), 0.05, 4, 5), clients, rate=1.0, per_round=per_round)
+    f.run(20)
+    forgetful = f.sampler.sample(20)[0]
+    del f.engine.memories[forgetful]
+    assert f.server.run_round(f.engine).rejected == {forgetful: MISSED}
+    assert not f.server.state.control.any()
+    # The next round is FedAvg's.
+    fedavg = QuadraticFederation(LocalSteps(fedsgd(6, Sgd()), 0.05, 5), clients, rate=1.0, per_round=per_round)
+    fedavg.server.state, fedavg.server.round = f.server.state.inner, 21
+    assert np.array_equal(f.run(1), fedavg.run(1))
+    f.run(30)
+    torch.testing.assert_close(f.server.state.control, books(f), rtol=1e-4, atol=1e-4)
+    assert np.linalg.norm(f.run(400) - minimum(clients)) < 1e-3
+
+
+def test_a_client_that_has_forgotten_what_the_server_never_got_begins_by_itself() -> None:
+    clients = quadratics(4, 6, seed=1)
+    f = QuadraticFederation(Scaffold(fedsgd(6, Sgd()), 0.05, 4, 5), clients, rate=1.0)
+    engine = Losing(f.engine, frozenset((r, "q0") for r in range(3)))
+    for _ in range(3):
+        f.server.run_round(engine)
+    del f.engine.memories["q0"]
+    assert f.server.state.control.any()
+    assert not f.server.run_round(engine).rejected
+    torch.testing.assert_close(f.server.state.control, books(f), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("since", [None, torch.tensor(0.0), torch.tensor([0])])
+def test_downloads_say_what_they_build_on(since: Any) -> None:
+    f = Federation(lambda p, o: Scaffold(Static(p, o), RATE, 7))
+    good = dict(f.method.download(f.server.state, Turn("c0", 0, 0, 0)))
+    del good["since"]
+    download = Message(Kind.DOWNLOAD, 0, good if since is None else {**good, "since": since})
+    with pytest.raises(TensorError, match="'since'"):
+        f.method.upload(f.method.client_init(), download, f.workplace.worker("c0", 0))
+
+
 @pytest.mark.parametrize("per_round", [8, 2])
 @pytest.mark.parametrize("feedback", [False, True])
 @pytest.mark.parametrize(
@@ -130,7 +245,8 @@ def test_control_variates_cost_a_download_and_no_upload() -> None:
     d, messages = plain.projection.d, 7
     for before, after in zip(a, b, strict=True):
         more_down, more_up = after.bytes_down - before.bytes_down, after.bytes_up - before.bytes_up
-        assert 4 * d * messages <= more_down < (4 * d + 20) * messages
+        # 'control' with its name and shape, and 'since', a number with its name.
+        assert more_down == (4 * d + 14 + 12) * messages
         assert 0 < more_up < 20 * messages
     for method, numbers in ((plain.method, d), (corrected.method, 2 * d)):
         assert method.traffic(3, 1) == (3 * d, 3 * numbers, d)

@@ -9,12 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from igc.codecs import CODECS
 from igc.errors import ProjectionError
+from igc.messages import Kind, decode
 from igc.methods import LocalTopK, RandomK, TrueTopK
 from igc.methods.top_k import largest
 from igc.optim import Sgd
 from igc.projection import Coordinates, to_dense
 from support.federation import METHODS, Federation
+from support.quadratic import QuadraticFederation, minimum, quadratics
 from support.strategies import vector
 from support.toy import toy_gradient
 
@@ -87,6 +90,46 @@ def test_what_the_server_did_not_get_goes_back_into_the_memory() -> None:
         theta = theta - RATE * mean(f, clients, sent)
         f.run(1)
         assert_close(f, theta)
+
+
+@pytest.mark.parametrize("up", [name for name in CODECS if name != "uint32"])
+def test_what_the_server_reads_and_what_is_kept_make_up_gradients_and_errors(up: str) -> None:
+    f = Federation(lambda p, o: LocalTopK.of(p.D, o, 40, up=up), per_round=7, learning_rate=RATE, up=up)
+    lost = {2, 4, 5}
+    f.engine.tamper = lambda number, reply: (
+        reply._replace(payload=None, error="lost") if number in lost and reply.client == "c0" else reply
+    )
+    before = {client: torch.zeros(f.space.D) for client in f.clients}
+    for number in range(7):
+        gradients = {client: toy_gradient(f.position(), f.clients[client]).float() for client in f.clients}
+        f.engine.up.clear()
+        f.run(1)
+        for client, gradient in gradients.items():
+            memory = f.engine.inner.memories[client]
+            total = before[client] + gradient
+            uploads = [payload for _, who, payload in f.engine.up if who == client]
+            if uploads:
+                read = f.method.contribution(decode(uploads[0], f.agreement, Kind.UPLOAD, number))
+                before[client] = memory.error
+            else:  # it all goes back into the next
+                read = torch.zeros_like(total).index_put((memory.sent.indices,), memory.sent.values)
+                before[client] = total
+            torch.testing.assert_close(memory.error + read, total, rtol=1e-4, atol=1e-4)
+            assert memory.error.norm() <= 1.0001 * total.norm()
+
+
+@pytest.mark.parametrize("up", ["qsgd-2"])
+def test_what_codecs_lose_comes_back(up: str) -> None:
+    """Where the error does not know of the codec, it ends three times as far away, or farther."""
+    clients = quadratics(4, 40, seed=1)
+    best = minimum(clients)
+
+    def end(told: str) -> float:
+        method = LocalTopK.of(40, Sgd(), 4, up=told)
+        f = QuadraticFederation(method, clients, rate=lambda r: 0.05 if r < 150 else 0.005, up=up)
+        return float(np.linalg.norm(f.run(300) - best))
+
+    assert end(up) < 0.4 * end("float32")
 
 
 @pytest.mark.parametrize("masking", [True, False])

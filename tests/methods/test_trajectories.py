@@ -104,11 +104,12 @@ def test_k_subspace_moves_each_subspace_by_its_own_clients_over_the_whole_round(
 
     def step(theta: Tensor, number: int) -> Tensor:
         clients = f.sampler.sample(number)
+        turns = sum(len(f.sampler.sample(earlier)) for earlier in range(number))
         epoch = 0 if name == "k-subspace" else number // 2
         weight = sum(len(f.clients[client]) for client in clients)
         moved = theta.clone()
         for position, client in enumerate(clients):
-            k = (number * len(clients) + position) % K
+            k = (turns + position) % K
             A = dense(f.projection.child(epoch).child(0, k))
             share = len(f.clients[client]) / weight
             moved -= RATE * share * A @ (A.T @ gradient(theta, f.clients[client]))

@@ -83,6 +83,7 @@ class FakeGrid:
         if behaved is None:
             return None
         del self._waiting[number]
+        behaved.metadata.__dict__["_message_id"] = uuid4().hex
         return parsed(message_to_proto(behaved).SerializeToString())
 
 

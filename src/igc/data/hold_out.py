@@ -17,7 +17,7 @@ T = TypeVar("T")
 class SplitOptions(BaseModel):
     """Sizes of the evaluation splits of labelled examples: a count, or a fraction of the whole when below one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     validation: float = Field(default=0.1, ge=0)
     test: float = Field(default=0.1, ge=0)
@@ -37,7 +37,7 @@ class LabelledFileOptions(SplitOptions):
 class ValidationOptions(BaseModel):
     """Size of the validation split where the test set is given: a count, or a fraction of the training set below one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     validation: float = Field(default=5000, ge=0)
 
@@ -48,13 +48,14 @@ class HoldOutOptions(BaseModel):
     Attributes:
         held_out_clients: clients never trained on, drawn at random among those with at least ``held_out_words`` words.
         held_out_words: enough for one block of most tokenizers.
-        held_out_lines: fraction of a training client's last lines held out, where it has at least ``enough_lines``.
+        held_out_lines: fraction of a training client's last lines held out, all but one at most, where it has at least
+            ``enough_lines``.
         enough_lines: clients with fewer lines train on all of them.
         lines_clients: at most this many clients' held-out lines are evaluated on, drawn at random.
         min_words: clients with fewer words than this are left out altogether: there is nothing to learn from them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     held_out_clients: int = Field(default=0, ge=0)
     held_out_words: int = Field(default=60, ge=1)
@@ -129,6 +130,7 @@ def hold_out(
         if client in held_out or words[client] < options.min_words:
             continue
         count = round(options.held_out_lines * len(lines)) if len(lines) >= options.enough_lines else 0
+        count = min(count, len(lines) - 1)  # one is left to train on
         kept = lines[: len(lines) - count]
         if count:
             last_lines.append(Opening("\n".join(lines[len(kept) :])))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from igc.data.sources import SOURCES
 from igc.errors import did_you_mean
 
 Partition = Literal["natural", "iid", "dirichlet", "labels"]
+# No shell expands --set data.path=~/texts; unlike Path.expanduser, this leaves an unknown user's as it is.
+HomePath = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]  # noqa: PTH111
 
 # Which settings each partition needs; the others of these it refuses.
 _NEEDS: dict[Partition, frozenset[str]] = {
@@ -40,7 +42,7 @@ class DataSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str
-    path: Path | None = None
+    path: HomePath | None = None
     partition: Partition | None = None
     clients: int | None = Field(default=None, ge=1)
     alpha: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -54,12 +56,6 @@ class DataSettings(BaseModel):
         if source not in SOURCES:
             raise ValueError(f"no data source '{source}'{did_you_mean(source, SOURCES)}; known: {', '.join(SOURCES)}")
         return source
-
-    @field_validator("path")
-    @classmethod
-    def _at_home(cls, path: Path | None) -> Path | None:
-        # No shell does, in --set data.path=~/texts; unlike Path.expanduser, this leaves an unknown user's as it is.
-        return path and Path(os.path.expanduser(path))  # noqa: PTH111
 
     @property
     def partition_in_force(self) -> Partition:

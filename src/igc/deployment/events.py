@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO, final
 
 from igc.errors import RunError
+from igc.experiments.atomic import cannot_write
+from igc.experiments.metrics import JsonLines
 from igc.experiments.progress import RoundRecord, RunInfo
 
 Tell = Callable[..., None]  # tell(event, **facts)
@@ -75,6 +77,8 @@ def _born(process: int) -> str:
 class EventLog:
     """Writes each event to a stream and, once it is known, to a run's ``events.jsonl``.
 
+    A run does not stop because it cannot be watched: that the file cannot be written is told once, and tried again.
+
     Args:
         stream: where to, such as stdout, which Flower passes on to ``flwr run --stream``; None: the file alone.
     """
@@ -82,9 +86,12 @@ class EventLog:
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
         self._path: Path | None = None
+        self._lines: JsonLines | None = None
+        self._warned = False
 
     def write_to(self, folder: Path) -> None:
         """Keep the events from now on in a run's folder, too."""
+        self._close()
         self._path = folder / EVENTS
 
     def tell(self, event: str, **facts: Any) -> None:
@@ -95,9 +102,35 @@ class EventLog:
             self._stream.write(line + "\n")
             self._stream.flush()
         if self._path is not None:
-            # A new run that cannot even begin takes its folder back.
-            with suppress(FileNotFoundError), self._path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            self._keep(self._path, json.loads(line, parse_constant=str))  # JSON has no word for NaN
+
+    def _keep(self, path: Path, event: dict[str, Any]) -> None:
+        try:
+            if self._lines is None:
+                if not path.parent.exists():  # a new run that cannot even begin takes its folder back
+                    return
+                self._lines = JsonLines(path)
+            self._lines.append(event)
+        except RunError as error:
+            self._close()  # opened again for the next event, it has no half line at its end
+            if not self._warned:
+                self._warned = True
+                text = _lost(path, error)
+                self.tell("warning", text=text)
+                if self._stream is None:
+                    logging.getLogger("igc").warning(text)
+
+    def _close(self) -> None:
+        if self._lines is not None:
+            self._lines.close()
+            self._lines = None
+
+
+def _lost(path: Path, error: RunError) -> str:
+    cause = error.__cause__
+    if not isinstance(cause, OSError):
+        return str(error)
+    return cannot_write(path, cause, "the log of events goes on; the training does so meanwhile")
 
 
 @final

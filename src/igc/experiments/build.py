@@ -124,7 +124,7 @@ def _one_step_method(
         return dataclasses.replace(sparse, down=recipe.codec.down)
     if settings.name == "powersgd":
         shapes = tuple(entry.shape for entry in space.entries)
-        return PowerSgd(shapes, optimizer, settings.rank, settings.error_feedback, seed)
+        return PowerSgd(shapes, optimizer, settings.rank, settings.error_feedback, seed, recipe.codec.up)
     if settings.name == "decomfl":
         return TimeVarying(Static(_directions(settings, D, seed), optimizer), 1, down=recipe.codec.down)
     projection = _scaled(settings, _in_groups(settings, space, seed), space, theta)
@@ -153,7 +153,8 @@ def _k(settings: MethodSettings, D: int) -> int:
 
 
 def _local_top_k(recipe: Recipe, D: int, seed: int) -> SparseDownlink[Any, Any]:  # noqa: ARG001
-    return LocalTopK.of(D, _optimizer(recipe.optimizer), _k(recipe.method, D), recipe.method.error_feedback)
+    settings = recipe.method
+    return LocalTopK.of(D, _optimizer(recipe.optimizer), _k(settings, D), settings.error_feedback, recipe.codec.up)
 
 
 def _true_top_k(recipe: Recipe, D: int, seed: int) -> SparseDownlink[Any, Any]:  # noqa: ARG001

@@ -38,11 +38,17 @@ from igc.experiments.settings import (
     Section,
     SpaceSettings,
     either,
+    matches,
 )
 from igc.experiments.shelter import AggregationSettings, PrivacySettings, SecuritySettings, misfits
 from igc.tasks import IMAGE_MODELS, ModelSettings, TaskSettings, misfit
 
 RECIPE = "recipe.toml"  # of a run, in its folder
+ESSENTIAL = (  # what `Recipe.essence` is of, for a person; docs/recipes.md has it, too
+    "seed, [task], [model], [data] but path, [space], [method], [local], [codec], the name of [optimizer],"
+    " clients_per_round, sampling, batch_size or weights of [federation], [aggregation], [privacy] but epsilon, or [secure]"
+)
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 
 
 class Recipe(Section):
@@ -56,7 +62,7 @@ class Recipe(Section):
 
     title: Annotated[str, Field(min_length=1)]
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Device = "auto"
     task: TaskSettings
     model: ModelSettings
     data: DataSettings
@@ -107,12 +113,12 @@ class Recipe(Section):
             )
         return optimizer
 
-    @field_validator("codec", "local", "optimizer")
+    @field_validator("codec", "local", "optimizer", "federation")
     @classmethod
     def _suits_the_method(cls, section: Section | None, info: ValidationInfo) -> Section | None:
         method, name = info.data.get("method"), info.field_name or ""
         for (there, key, value), methods in NEEDS_METHOD.items():
-            if there == name and getattr(section, key, None) == value and method and method.name not in methods:
+            if there == name and matches(getattr(section, key, None), value) and method and method.name not in methods:
                 raise PydanticCustomError(
                     "fault",
                     "{place}: means nothing for the method {method}; remove it, or set method.name to {methods}",
@@ -181,6 +187,19 @@ class Recipe(Section):
             )
         return federation
 
+    @field_validator("federation")
+    @classmethod
+    def _controls_count_the_same(cls, federation: FederationSettings, info: ValidationInfo) -> FederationSettings:
+        local = info.data.get("local")
+        if local is not None and local.control_variates and federation.weights != "uniform":
+            raise PydanticCustomError(
+                "fault",
+                "{place}: '{weights}' leads local.control_variates, in whose mean each client counts the same, to a wrong"
+                " point; set it to 'uniform'",
+                {"place": "federation.weights", "weights": federation.weights},
+            )
+        return federation
+
     @model_validator(mode="after")
     def _protections_fit(self) -> Self:
         if found := misfits(self):
@@ -214,7 +233,7 @@ class Recipe(Section):
 
     @property
     def essence(self) -> str:
-        """Digest of what a run cannot change half-way; rounds, learning rates and the like it can."""
+        """Digest of what a run cannot change half-way, `ESSENTIAL`; rounds, the server's learning rate and more it can."""
         f = self.federation
         parts = self.model_dump(mode="json", include={"seed", "task", "model", "space", "method", "local", "codec"})
         parts["data"] = self.data.model_dump(mode="json", exclude={"path"})
@@ -400,7 +419,7 @@ def _drop_what_the_method_lacks(tree: dict[str, Any], given: set[tuple[str, ...]
         section = tree.get(name)
         if not isinstance(section, dict) or method.get("name") in methods:
             continue
-        if section.get(key) == value and (name, key) not in given:
+        if matches(section.get(key), value) and (name, key) not in given:
             del section[key]
 
 

@@ -24,23 +24,24 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from igc.errors import IgcError, RunError, TrainingError
+from igc.errors import RunError, TrainingError
 from igc.experiments import checkpoint, metrics
 from igc.experiments.assemble import Experiment, assemble, server_data
 from igc.experiments.atomic import AGAIN, cannot_write, write_atomically
+from igc.experiments.contents import CHECKPOINTS, keep_for, must_be_a_run
 from igc.experiments.interrupts import interrupts_wait
+from igc.experiments.memory import enough_memory
 from igc.experiments.metrics import LEDGER, METRICS, JsonLines
 from igc.experiments.plots import write_plots
 from igc.experiments.progress import Observer, RoundRecord, RunInfo, evaluation
 from igc.experiments.protect import Journal, build_spending
-from igc.experiments.recipe import RECIPE, Recipe, load
+from igc.experiments.recipe import ESSENTIAL, RECIPE, Recipe, load
 from igc.experiments.summary import summarise
 from igc.federation import RoundResult
 from igc.federation.protection import Spending
 from igc.records import from_tree, record, to_tree
 
 SUMMARY = "summary.json"
-CHECKPOINTS = "checkpoints"
 PLOTS = "plots"
 CLIENTS = "clients.json"
 LOCK = ".lock"
@@ -63,9 +64,10 @@ class Run:
         """Make the folder of a new run.
 
         Raises:
-            RunError: it holds a run already, or cannot be written.
+            RunError: it holds a run already, or a comparison or a tuning, or cannot be written.
         """
         try:
+            keep_for("run", folder)
             if (folder / RECIPE).exists():
                 raise RunError(
                     f"{folder} already holds a run; go on with it by `igc resume {quote(str(folder))}`, or choose another"
@@ -86,14 +88,11 @@ class Run:
         """The run in a folder.
 
         Raises:
-            RunError: there is none.
+            RunError: there is none, or many, as in a comparison's folder.
             RecipeError: its recipe was damaged.
         """
-        try:
-            there = (folder / RECIPE).is_file()
-        except OSError as error:
-            raise RunError(f"cannot read {folder}: {error.strerror}") from error
-        if not there:
+        must_be_a_run(folder)
+        if not (folder / RECIPE).is_file():
             raise RunError(f"{folder} holds no run (no {RECIPE} in it); `igc train` makes one")
         return cls(folder, load(folder / RECIPE))
 
@@ -177,15 +176,16 @@ class Run:
 
         Raises:
             IgcError: a subclass says what went wrong; the newest checkpoint is whole. A new run that cannot even begin
-                (d > D, a client without examples) is taken back, so that nothing stands in the way of the next try.
+                (d > D, a client without examples, too little memory) is taken back, so that nothing stands in the way of
+                the next try.
         """
-        with self._locked():
+        with self._locked(), enough_memory():
             try:
                 if build is None:
                     self.note_clients(())
                 experiment = (build or assemble)(self.recipe)
                 spending = build_spending(self.recipe, experiment.clients)
-            except IgcError:
+            except Exception:  # a fault of ours, too; Ctrl-C leaves what it says to go on with
                 self.take_back()
                 raise
             self._is_new = False
@@ -204,7 +204,8 @@ class Run:
             CheckpointError: there is none.
         """
         own = self.own_clients
-        experiment = assemble(self.recipe, server_data(self.recipe, own) if own else None)
+        with enough_memory():
+            experiment = assemble(self.recipe, server_data(self.recipe, own) if own else None)
         _restore(experiment, self.folder / CHECKPOINTS, warn)
         return experiment
 
@@ -462,8 +463,8 @@ def _restore(experiment: Experiment, folder: Path, warn: Callable[[str], None], 
     same = isinstance(moment, _Moment) and moment.agreement == _agreement(experiment)
     if not same or (to_train and moment.recipe != experiment.recipe.essence):
         raise RunError(
-            f"the checkpoint in {folder} was made by another recipe than {folder.parent / RECIPE} now is (another seed,"
-            " model, data, method, optimizer or sampling), or with other clients; put that back, or train in a new folder"
+            f"the checkpoint in {folder} was made by another recipe than {folder.parent / RECIPE} now is, or with other"
+            f" clients: what differs is of {ESSENTIAL}; put that back, or train in a new folder"
         )
     experiment.server.state = moment.state
     experiment.server.round = done

@@ -31,11 +31,15 @@ K_SUBSPACE = ("k-subspace", "k-subspace-time-varying")
 _TIME_VARYING = ("time-varying", "k-subspace-time-varying")
 _SPARSE = ("local-top-k", "true-top-k", "random-k", "fetchsgd")
 ONE_SKETCH = (*_COMPRESSED, "fedsgd", "fedavg")
+_WITH_GRADIENTS = tuple(name for name in get_args(MethodName) if name != "decomfl")
+ANY: Final = object()  # value of a setting: whatever turns it on
 # (section, key, value): the methods for which it has a meaning
 NEEDS_METHOD: Mapping[tuple[str, str, object], tuple[str, ...]] = {
     ("codec", "error_feedback", True): ONE_SKETCH,
     ("local", "control_variates", True): tuple(name for name in ONE_SKETCH if name not in K_SUBSPACE),
     ("optimizer", "restarts", "change"): _TIME_VARYING,
+    ("optimizer", "momentum", ANY): _WITH_GRADIENTS,  # decomfl's moments start anew in every round
+    ("federation", "clip_norm", ANY): _WITH_GRADIENTS,
 }
 SERVER_FEEDBACK = ("true-top-k", "fetchsgd")  # whose server keeps a momentum and an error of its own
 
@@ -281,7 +285,8 @@ class LocalSettings(Section):
         optimizer: the clients' update rule; it starts anew in every round.
         proximal: mu of FedProx, which pulls clients back to where the round began.
         control_variates: of sgd: correct each client's steps by how its gradients differ from everybody's, as SCAFFOLD
-            does; clients remember as many numbers as an upload has, and downloads have as many more.
+            does; clients remember twice as many numbers as an upload has, and downloads have once as many more. Needs
+            ``federation.weights`` = ``uniform``.
     """
 
     applies: ClassVar[Mapping[str, Mapping[str, tuple[str, ...]]]] = {"control_variates": {"optimizer": ("sgd",)}}
@@ -323,7 +328,7 @@ class OptimizerSettings(Section):
     Attributes:
         name: the update rule.
         learning_rate: its peak, reached after ``warmup_rounds``.
-        momentum: of sgd.
+        momentum: of sgd; not of decomfl, whose moments start anew in every round.
         beta1: of adam and yogi, decay of the mean.
         beta2: of adam and yogi, decay of the mean square; None: 0.999 for adam, 0.99 for yogi.
         epsilon: of adam, yogi and adagrad, added to the root of the mean square, which starts at its square in the last
@@ -376,7 +381,8 @@ class FederationSettings(Section):
         batch_size: examples a client draws each time; None: all that it has.
         micro_batch: examples of one forward and backward pass; None: the whole batch at once.
         client_dropout: probability that a client that was asked never answers.
-        clip_norm: the largest L2 norm of a client's gradient; larger ones are scaled down to it; None: no clipping.
+        clip_norm: the largest L2 norm of a client's gradient; larger ones are scaled down to it; None: no clipping. Not of
+            decomfl, whose clients compute none.
         weights: ``examples``: a client counts by the predictions in its batch; ``uniform``: each counts the same.
         fused: compute the gradients of a round's clients together wherever that gives the same mean (to rounding): a
             method that is linear in the gradient, weights by examples, no clipping. Messages and bytes stay the same.
@@ -426,6 +432,11 @@ class CheckpointSettings(Section):
 
 def _learned(learned: int | None, rounds: int) -> int:
     return min(_LEARNED, rounds) if learned is None else learned
+
+
+def matches(found: object, value: object) -> bool:
+    """Whether a setting has a value of `NEEDS_METHOD`."""
+    return bool(found) if value is ANY else found == value
 
 
 def either(choices: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
 
@@ -19,7 +20,7 @@ def size(text: str | int) -> int:
     """
     match = re.fullmatch(r"\s*([\d_]+(?:\.\d+)?(?:e\d+)?)\s*([a-z]*)\s*", str(text), re.IGNORECASE)
     unit = _UNITS.get(match[2].lower()) if match else None
-    count = round(float(match[1]) * unit) if match and unit else 0
-    if count < 1:
+    count = float(match[1]) * unit if match and unit else 0.0
+    if not math.isfinite(count) or round(count) < 1:
         raise typer.BadParameter(f"{text!r} is no number of bytes; give one such as 5000000, 5MB or 1.5GB")
-    return count
+    return round(count)

@@ -50,6 +50,13 @@ class Sampler:
         order = permutation(child_seed(self.seed, epoch), len(self.clients))
         return [self.clients[i] for i in order[place * self.per_round : (place + 1) * self.per_round]]
 
+    def before(self, round: int) -> int:
+        """How many turns there are in the rounds before, those of clients that never answered included."""
+        if self.sampling == "uniform":
+            return round * self.per_round
+        epoch, place = divmod(round, self.rounds_per_epoch)
+        return epoch * len(self.clients) + place * self.per_round
+
 
 @dataclass(frozen=True)
 class Dropout:

@@ -97,7 +97,8 @@ class Server:
         """Sample, send, receive, check, aggregate, update."""
         number = self.round
         clients = self.cohort(number)
-        turns = {client: Turn(client, number, position, len(clients)) for position, client in enumerate(clients)}
+        before = self._sampler.before(number)
+        turns = {client: Turn(client, number, position, before) for position, client in enumerate(clients)}
         up, down = self.ledger.up, self.ledger.down
         tally = _Tally()
         carry = partial(self._carry, engine, number, tally)

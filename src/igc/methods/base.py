@@ -31,13 +31,13 @@ class Turn(NamedTuple):
         client: its id.
         round: counted from 0.
         position: its place among the round's clients, counted from 0.
-        cohort: how many clients were sampled.
+        before: how many turns there were in the rounds before.
     """
 
     client: str
     round: int
     position: int
-    cohort: int
+    before: int
 
 
 class Means(NamedTuple):

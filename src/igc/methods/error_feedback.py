@@ -22,7 +22,7 @@ finite, or too large for the codec, which is sent as it is and refused.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -114,31 +114,51 @@ class _Correcting(Worker):
         key = projection.digest.hex()
         kept = self.errors.get(key)
         whole = sketch.vector if kept is None else sketch.vector + kept
-        read = self._read(whole)
-        if read is None:  # the server will say so; an error that is not finite would spoil all uploads to come
+        found = coded(whole, self.codec)
+        if found is None:  # the server will say so; an error that is not finite would spoil all uploads to come
             self.errors.pop(key, None)
             return sketch._replace(vector=whole)
-        sent, self.errors[key] = self._contracted(whole, _fit(whole, read))
+        sent, self.errors[key] = found
         return sketch._replace(vector=sent)
 
-    def _contracted(self, whole: Tensor, factor: float) -> tuple[Tensor, Tensor]:
-        """What to send of a vector, and what is lost of it, which is no longer than the vector."""
-        length = float(whole.double().norm())
-        for halving in range(_HALVINGS + 1):
-            sent = whole * (factor / 2**halving)
-            read = self._read(sent)
-            if read is not None and float((lost := whole - read).double().norm()) <= length:
-                return sent, lost
-        return torch.zeros_like(whole), whole
 
-    def _read(self, vector: Tensor) -> Tensor | None:
-        """What the server reads of a vector; None: it refuses it, as not finite."""
-        codec = CODECS[self.codec]
-        try:
-            read = codec.decode(codec.encode(vector), tuple(vector.shape))
-        except NotFiniteScaleError:
-            return None
-        return read if all_finite(read) else None
+def coded(whole: Tensor, codec: str) -> tuple[Tensor, Tensor] | None:
+    """What to send of a vector, a p, and what is lost of p; None: the server refuses it, as not finite."""
+
+    def read_of(factor: float) -> Tensor | None:
+        return _read(whole * factor, codec)
+
+    read = _read(whole, codec)
+    if read is None:
+        return None
+    factor, lost = contracted(whole, read, read_of)
+    return whole * factor if factor else torch.zeros_like(whole), lost
+
+
+def contracted(whole: Tensor, read: Tensor, read_of: Callable[[float], Tensor | None]) -> tuple[float, Tensor]:
+    """The factor a to send a vector by, 0 for not at all, and what is lost of it, which is no longer than the vector.
+
+    Args:
+        whole: p, the vector.
+        read: what the server reads of p.
+        read_of: a -> what it reads of a p; None: it refuses it.
+    """
+    fit, length = _fit(whole, read), float(whole.double().norm())
+    for halving in range(_HALVINGS + 1):
+        factor = fit / 2**halving
+        found = read_of(factor)
+        if found is not None and float((lost := whole - found).double().norm()) <= length:
+            return factor, lost
+    return 0.0, whole
+
+
+def _read(vector: Tensor, codec: str) -> Tensor | None:
+    """What the server reads of a vector; None: it refuses it, as not finite."""
+    try:
+        read = CODECS[codec].decode(CODECS[codec].encode(vector), tuple(vector.shape))
+    except NotFiniteScaleError:
+        return None
+    return read if all_finite(read) else None
 
 
 def _fit(vector: Tensor, read: Tensor) -> float:

@@ -114,5 +114,6 @@ class KSubspace(Method[State, Nothing]):
         return [Term(self.matrix(k), sigma[k]) for k in range(self.subspaces)]
 
     def _given(self, turn: Turn) -> int:
-        # In turns through the shuffled clients: uniform for each client, balanced over rounds even where K > W.
-        return (turn.round * turn.cohort + turn.position) % self.subspaces
+        # In turns through the shuffled clients: uniform for each client, balanced over rounds even where K > W. Rounds
+        # differ in size where the last of a pass is smaller, so that turns are counted, not rounds.
+        return (turn.before + turn.position) % self.subspaces

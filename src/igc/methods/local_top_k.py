@@ -7,6 +7,9 @@ the learning rate on the server: the same for a constant one).
     client -> server    s: k indices, k values
     server              displacement steps on weighted_mean(s); every coordinate that it changed goes to the clients
 
+s is what the server reads: with a lossy codec, clients send a s in place of s, as in `igc.methods.error_feedback`, and what
+that loses stays in e.
+
 A client keeps e, D numbers. Where the server did not take an upload, the next download says so (it builds on an older one),
 and what was lost goes back into e. Without error feedback e stays 0 and clients keep their replica alone.
 """
@@ -21,12 +24,14 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from igc.codecs import CODECS
 from igc.codecs.index_set import index_words, pack_indices
 from igc.errors import ProjectionError
 from igc.finite import all_finite
 from igc.messages import Due, Message
 from igc.methods import replica
 from igc.methods.base import REPORT, Means, Traffic
+from igc.methods.error_feedback import coded
 from igc.methods.replica import Position, Replica, SparseDownlink, scattered
 from igc.methods.top_k import largest
 from igc.methods.worker import Worker
@@ -44,7 +49,7 @@ class State(replica.State):
 
 @record
 class Sent:
-    """An upload: indices (k,) and values (k,)."""
+    """An upload: indices (k,), and values (k,) as the server reads them."""
 
     indices: Tensor
     values: Tensor
@@ -72,12 +77,14 @@ class LocalTopK(SparseDownlink[State, Memory]):
         optimizer: the server's.
         k: coordinates of an upload.
         error_feedback: keep what was not sent, and add it to the next gradient.
+        up: the codec that values go by; with error feedback, what it loses was not sent.
     """
 
     projection: Projection
     optimizer: ServerOptimizer
     k: int
     error_feedback: bool = True
+    up: str = "float32"
 
     linear: ClassVar[bool] = False
 
@@ -85,9 +92,11 @@ class LocalTopK(SparseDownlink[State, Memory]):
         check_k(self.k, self.projection.D)
 
     @classmethod
-    def of(cls, D: int, optimizer: ServerOptimizer, k: int, error_feedback: bool = True) -> LocalTopK:
+    def of(
+        cls, D: int, optimizer: ServerOptimizer, k: int, error_feedback: bool = True, up: str = "float32"
+    ) -> LocalTopK:
         """For a model of D parameters."""
-        return cls(Identity(D=D, d=D, seed=0), optimizer, k, error_feedback)
+        return cls(Identity(D=D, d=D, seed=0), optimizer, k, error_feedback, up)
 
     @property
     @override
@@ -111,7 +120,7 @@ class LocalTopK(SparseDownlink[State, Memory]):
         if memory.sent is not None and int(download["since"]) < memory.replica.number:  # the server did not get it
             total = total.index_add(0, memory.sent.indices, memory.sent.values)
         indices = largest(total, self.k)
-        values = total[indices]
+        values, lost = self._coded(total[indices])
         tensors = {
             "indices": pack_indices(indices, self.projection.D),
             "values": values,
@@ -120,7 +129,14 @@ class LocalTopK(SparseDownlink[State, Memory]):
         }
         if not self.error_feedback or not all_finite(total):
             return Memory(held), tensors  # an error that is not finite would spoil all uploads to come
-        return Memory(held, total.index_fill(0, indices, 0.0), Sent(indices, values)), tensors
+        sent = Sent(indices, total[indices] - lost)
+        return Memory(held, total.index_copy(0, indices, lost), sent), tensors
+
+    def _coded(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """What to send of the values, and what the server does not read of them."""
+        if self.error_feedback and not CODECS[self.up].lossless and (found := coded(values, self.up)):
+            return found
+        return values, torch.zeros_like(values)
 
     @override
     def due(self) -> dict[str, Due]:

@@ -12,6 +12,10 @@ The paper's workers average P before they make it orthonormal, and Q' after: two
 answer once, so each takes its own P, as the paper's workers do where there is one. Signs are fixed (P's along M Q), so that
 the Q' of different clients point the same way and their mean is a step of power iteration on all of them.
 
+e is what the server does not read: with a lossy codec, P and Q' are what it makes of them. What it loses of P and of Q' is
+multiplied, and might be more than there was, so that e grows without end; clients send a Q' in place of Q', and a times the
+tensors that are no matrix, with an a that sees to it (`igc.methods.error_feedback`).
+
 A client keeps e, D numbers, and uploads are taken to arrive.
 """
 
@@ -27,10 +31,12 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from igc.codecs import CODECS, NotFiniteScaleError
 from igc.errors import ProjectionError
 from igc.finite import all_finite
-from igc.messages import Due, Message
+from igc.messages import Due, Message, as_read
 from igc.methods.base import REPORT, Means, Method, Traffic, Turn
+from igc.methods.error_feedback import contracted
 from igc.methods.worker import Worker
 from igc.optim import OptimizerState, ServerOptimizer
 from igc.projection import Identity, Projection, Term
@@ -103,6 +109,7 @@ class PowerSgd(Method[State, Memory]):
         rank: r, at most; a tensor whose P and Q would not be smaller than itself is sent whole, vectors always.
         error_feedback: clients add to their gradient what their uploads left out.
         seed: of the first Q.
+        up: the codec that uploads go by; with error feedback, what it loses was left out.
     """
 
     shapes: tuple[tuple[int, ...], ...]
@@ -110,6 +117,7 @@ class PowerSgd(Method[State, Memory]):
     rank: int = 4
     error_feedback: bool = True
     seed: int = 0
+    up: str = "float32"
 
     linear: ClassVar[bool] = False
 
@@ -179,11 +187,31 @@ class PowerSgd(Method[State, Memory]):
         if "rest" in tensors:
             torch.cat([total[begin:end] for begin, end in self._gaps()], out=tensors["rest"])
         if self.error_feedback:
-            error = total - self._sum(tensors)
+            tensors, error = self._coded(total, tensors)
             # One that is not finite would spoil all uploads to come.
             memory = Memory(error if all_finite(error) else None)
         tensors |= {"weight": torch.tensor(sketch.weight), "loss": torch.tensor(sketch.loss)}
         return memory, tensors
+
+    def _coded(self, total: Tensor, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """What to send of an upload, and what the server does not read of the gradient that it stands for."""
+
+        def scaled(factor: float) -> dict[str, Tensor]:
+            return {name: tensor if name == "left" else tensor * factor for name, tensor in tensors.items()}
+
+        read = None if CODECS[self.up].lossless else self._read(tensors)
+        if read is None:
+            return tensors, total - self._sum(tensors)
+        factor, lost = contracted(total, read, lambda factor: self._read(scaled(factor)))
+        return scaled(factor), lost
+
+    def _read(self, tensors: dict[str, Tensor]) -> Tensor | None:
+        """The gradient (D,) that the server reads in an upload; None: it refuses it, as not finite."""
+        try:
+            read = self._sum(as_read(tensors, self.up))
+        except NotFiniteScaleError:
+            return None
+        return read if all_finite(read) else None
 
     @override
     def due(self) -> dict[str, Due]:

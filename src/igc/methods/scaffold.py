@@ -4,7 +4,7 @@ Karimireddy et al., "SCAFFOLD: stochastic controlled averaging for federated lea
 in the coordinates of a subspace: control variates are d numbers. c_i is what client i takes its gradient to be, c the mean
 of all c_i; N is the number of clients, S those of the round, L_i the local steps of client i.
 
-    server -> client    sigma, c                                                                        2 d numbers
+    server -> client    sigma, c, and the number of the download that the client's c_i is of            2 d numbers
     client              x <- sigma;  L_i times:  x <- x - eta_c (A^T g(x) + c' - c_i)
                         h_i = w / (L_i eta_c), its mean gradient;  c_i <- c_i - c' + h_i
     client -> server    sigma - x, and L_i                                                          d numbers, one more
@@ -13,11 +13,14 @@ of all c_i; N is the number of clients, S those of the round, L_i the local step
 The paper's clients send the change of c_i, too, another d numbers. That is h_i - c', which the server computes from what it
 has: the same algorithm at half the upload. For that both sides take what was read at the other end: c' is what clients read
 of c, w what the server reads of sigma - x. Else what codecs lose would add up in c for good, and c drift away from the c_i.
-Means are weighted as the recipe says, the paper's are not; where clients take part by turns and differ in weight, c is then
-the weighted mean of the c_i only in the long run.
+The step of c keeps it the mean of the c_i where clients count the same, as the paper's do, or where all take part in every
+round. Else c would be no mean of theirs, and training end at a wrong point: recipes with other weights are refused.
 
-A client keeps c_i: d numbers. They are coordinates of a subspace: where it changes (time-varying), c and all c_i are zero
-again.
+A client keeps c_i as it was before and after its last upload, 2 d numbers. Downloads are numbered by their round, from 1,
+and say which of them the client last answered with an upload that the server took; 0 is none, and c_i zero. Where that is
+not the last one, what came of that one is taken back. A client that has not got the c_i of the download named says so, and
+sits the round out. What c has of that c_i nobody knows any more: c and all c_i are zero again from the next round on, as if
+training began where it stands. So they are where the subspace changes (time-varying), since they are coordinates in it.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -34,7 +38,7 @@ from typing_extensions import override
 from igc.codecs import NotFiniteScaleError
 from igc.finite import all_finite
 from igc.messages import Due, Kind, Message, TensorError, as_read
-from igc.methods.base import Means, Traffic, Turn
+from igc.methods.base import Means, MissedError, Traffic, Turn
 from igc.methods.local_steps import LocalSteps, Training
 from igc.methods.worker import Worker
 from igc.methods.wrapped import Wrapped
@@ -44,10 +48,19 @@ from igc.records import record
 
 @record
 class State:
-    """The other method's state, and c (d,)."""
+    """The server's state.
+
+    Attributes:
+        inner: the other method's.
+        control: c, (d,).
+        known: client -> number of the newest download that c has its answer to; absent: its c_i is zero.
+        lapsed: whether a client has forgotten its c_i in the round at hand.
+    """
 
     inner: Any
     control: Tensor
+    known: dict[str, int]
+    lapsed: bool
 
 
 @record
@@ -56,13 +69,17 @@ class Memory:
 
     Attributes:
         inner: for the other method.
-        epoch: of the subspace that ``control`` belongs to.
-        control: c_i, (d,); None: zero.
+        number: of the newest download that was answered; 0: none was.
+        control: c_i after that, (d,); None: zero.
+        before: number of the download that ``previous`` is of.
+        previous: c_i before that, (d,); None: zero.
     """
 
     inner: Any
-    epoch: int = 0
+    number: int = 0
     control: Tensor | None = None
+    before: int = 0
+    previous: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -106,11 +123,12 @@ class Scaffold(Wrapped):
 
     @override
     def init(self) -> State:
-        return State(self.inner.init(), torch.zeros(self.projection.d))
+        return State(self.inner.init(), torch.zeros(self.projection.d), {}, False)
 
     @override
     def download(self, state: State, turn: Turn) -> dict[str, Tensor]:
-        return {**self.inner.download(state.inner, turn), "control": state.control}
+        since = _number(state.known.get(turn.client, 0))
+        return {**self.inner.download(state.inner, turn), "control": state.control, "since": since}
 
     @override
     def client_init(self) -> Memory:
@@ -122,9 +140,9 @@ class Scaffold(Wrapped):
             raise TensorError(
                 f"a download of SCAFFOLD has a 'control' of {self.projection.d:,} numbers; this one has not"
             )
-        epoch, everybodys = int(download["epoch"]) if "epoch" in download else 0, download["control"]
-        own = memory.control if epoch == memory.epoch else None
-        own = torch.zeros_like(everybodys) if own is None else own
+        everybodys, since = download["control"], self._since(download)
+        known = _of(memory, since)
+        own = torch.zeros_like(everybodys) if known is None else known
         training = Training(worker, self.local, everybodys - own)
         inner, tensors = self.inner.upload(memory.inner, download, training)
         tensors = {**tensors, "steps": torch.tensor(training.steps)}
@@ -135,7 +153,14 @@ class Scaffold(Wrapped):
             control = own
         if not all_finite(control):  # the server refuses this upload; the next may be sound again
             control = own
-        return Memory(inner, epoch, control), tensors
+        return Memory(inner, download.round + 1, control, since, known), tensors
+
+    @staticmethod
+    def _since(download: Message) -> int:
+        """Number of the download that c has this client's answer to."""
+        if "since" not in download or download["since"].dim() or download["since"].is_floating_point():
+            raise TensorError("a download of SCAFFOLD says 'since' which one it knows this client; this one does not")
+        return int(download["since"])
 
     @override
     def due(self) -> dict[str, Due]:
@@ -154,12 +179,13 @@ class Scaffold(Wrapped):
     def update(self, state: State, means: Means | None, round: int, learning_rate: float) -> State:
         ours = None if means is None else means._replace(groups={0: means.groups[0][: self.projection.d]})
         inner = self.inner.update(state.inner, ours, round, learning_rate)
-        if self.inner.began(inner) > round:  # another subspace
-            return State(inner, torch.zeros_like(state.control))
+        if self.inner.began(inner) > round or state.lapsed:  # another subspace, or all begin again
+            return State(inner, torch.zeros_like(state.control), {}, False)
         if means is None:
-            return State(inner, state.control)
+            return dataclasses.replace(state, inner=inner)
         mean_gradient = means.groups[0][self.projection.d :]
-        return State(inner, state.control + len(means.clients) / self.clients * (mean_gradient - self._sent(state)))
+        control = state.control + len(means.clients) / self.clients * (mean_gradient - self._sent(state))
+        return State(inner, control, {**state.known, **dict.fromkeys(means.clients, round + 1)}, False)
 
     def _sent(self, state: State) -> Tensor:
         """The control variate c as clients read it."""
@@ -184,7 +210,9 @@ class Scaffold(Wrapped):
 
     @override
     def forget(self, state: State, client: str) -> State:
-        return dataclasses.replace(state, inner=self.inner.forget(state.inner, client))
+        # Others of the round answer to the c that they were sent: it is over with the round.
+        lapsed = state.lapsed or client in state.known
+        return dataclasses.replace(state, inner=self.inner.forget(state.inner, client), lapsed=lapsed)
 
     @override
     def condense(self, memories: Mapping[str, Memory], newest: str) -> Mapping[str, Memory]:
@@ -193,3 +221,24 @@ class Scaffold(Wrapped):
         if found is theirs:
             return memories
         return {client: dataclasses.replace(memory, inner=found[client]) for client, memory in memories.items()}
+
+
+def _of(memory: Memory, since: int) -> Tensor | None:
+    """What c_i was once download number ``since`` was answered; None: zero.
+
+    Raises:
+        MissedError: that is not known here.
+    """
+    if not since:
+        return None
+    if since == memory.number:
+        return memory.control
+    if since == memory.before:  # the server did not get what came after
+        return memory.previous
+    raise MissedError(f"the download builds on control variates of number {since}, here are those of {memory.number}")
+
+
+@lru_cache(maxsize=1)
+def _number(number: int) -> Tensor:
+    """The same tensor for clients of one number, one after the other: what is the same is encoded once."""
+    return torch.tensor(number)

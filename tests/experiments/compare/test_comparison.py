@@ -21,14 +21,14 @@ from rich.console import Console
 
 from igc.errors import IgcError, RunError, TrainingError
 from igc.experiments import metrics
-from igc.experiments.compare import campaign
+from igc.experiments.compare import JSON, campaign, execute
 from igc.experiments.compare.campaign import Terms
-from igc.experiments.compare.comparison import CSV, JSON, compare, read
+from igc.experiments.compare.comparison import CSV, compare, read
 from igc.experiments.compare.entrant import Entrant
 from igc.experiments.compare.entrants import entrants
 from igc.experiments.compare.execute import OUTCOME, Executor, OutOfTimeError
 from igc.experiments.compare.one import Silent
-from igc.experiments.compare.table import table
+from igc.experiments.compare.table import AtWork, table
 from igc.experiments.progress import RoundRecord
 from igc.experiments.recipe import RECIPE, Recipe, load
 from igc.experiments.run import SUMMARY, Run
@@ -418,3 +418,39 @@ def test_methods_keep_their_names_on_a_narrow_terminal() -> None:
         assert {"static-1bit", "local-top-k"} <= set(shown.split()), width
         assert "notoneroundfits" in "".join(shown.split())
         assert {"0.8500", "1.26", "10,890x", "75", "6:49"} <= set(shown.split()), width
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["compare", "RECIPE", "--methods", 'static+space.include=["*[a-z]*"]', "--rounds", "2", "--no-tune"],
+        ["dimension", "RECIPE", "--rounds", "2", "--no-tune", "--target", "0", "--measure", "gain", "--start", "1"],
+        ["tune", "RECIPE", "--bytes", "60000", "--trials", "1", "--rounds", "2"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_brackets_in_titles_and_paths_are_text(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it goes well, runs out of time or is interrupted."""
+    recipe, folder = write_recipe(tmp_path / "tiny [b]", title="Tiny [a/b] [/x] c"), tmp_path / "out [b] [" / "x] d"
+    arguments = [str(recipe) if word == "RECIPE" else word for word in command] + ["--out", str(folder)]
+    monkeypatch.setattr(execute, "Executor", lambda *_: InThisProcess(left=0))
+    late = igc(arguments, capsys, monkeypatch)
+    assert (late.code, "time is up" in late.err) == (0, True), late.err
+    if command[0] == "compare":
+        assert f"time is up: {command[3]};" in late.err
+    monkeypatch.setattr(execute, "Executor", lambda *_: InThisProcess())
+    outcome = igc(arguments, capsys, monkeypatch)
+    assert outcome.code == 0, outcome.err
+    assert f"written  {folder}" in outcome.out
+    if command[0] == "compare":
+        assert "Tiny [a/b] [/x] c: 2 rounds each" in outcome.out
+        assert '+include=["*[a-z]*"]' in outcome.out
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AtWork, "__enter__", interrupt)
+    stopped = igc(arguments, capsys, monkeypatch)
+    assert (stopped.code, stopped.err) == (130, f"interrupted; the same command goes on from {folder}\n")

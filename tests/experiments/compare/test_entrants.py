@@ -122,3 +122,41 @@ def test_what_the_user_set_for_all_stays_but_where_it_is_an_entrants_point() -> 
     assert (made.codec.up, made.codec.down, made.local, made.method.scale) == ("float32", "float16", base.local, "none")
     (whole,) = entrants(["static"], ["codec"])
     assert whole.recipe(base, 0.125, {}).codec == base.codec
+
+
+@pytest.mark.parametrize(
+    ("setting", "remedy"),
+    [
+        ("federation.rounds=7", "--rounds"),
+        ("federation={rounds=7,clients_per_round=3}", "--rounds"),
+        ("seed=3", "--seeds"),
+        (
+            'evaluation.splits=["validation"]',
+            "--set evaluation.splits=..., or name the one that chooses by --validation",
+        ),
+        ('evaluation={splits=["validation"]}', "--validation"),
+    ],
+)
+def test_what_is_the_same_for_all_is_no_entrants_own(setting: str, remedy: str) -> None:
+    with pytest.raises(RecipeError, match="all methods of a comparison have the same") as caught:
+        entrants([f"static+{setting}"])
+    assert remedy in str(caught.value)
+
+
+def test_other_settings_of_the_same_sections_are_an_entrants_own() -> None:
+    found = entrants(["static+evaluation.every=2", "static+evaluation={every=3}", "static+federation.batch_size=1"])
+    recipes = [entrant.recipe(load("movie-reviews"), 0.1, {"evaluation.splits": ["test"]}) for entrant in found]
+    assert [recipe.evaluation.every for recipe in recipes[:2]] == [2, 3]
+    assert recipes[2].federation.batch_size == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    ['static+optimizer={name="sgd",learning_rate=0.25}', "fedavg+local={learning_rate=0.25,epochs=2}"],
+)
+def test_a_rate_within_a_table_is_where_tuning_starts_too(name: str) -> None:
+    (entrant,) = entrants([name])
+    base = load("movie-reviews")
+    assert entrant.first_rate(base) == 0.25
+    recipe = entrant.recipe(base, 0.5, {})
+    assert (recipe.optimizer.learning_rate if entrant.tuned == RATE else recipe.local.learning_rate) == 0.5  # type: ignore[union-attr]

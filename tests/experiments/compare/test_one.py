@@ -14,8 +14,9 @@ from igc.experiments import checkpoint
 from igc.experiments.compare import one
 from igc.experiments.compare.execute import Executor
 from igc.experiments.compare.one import STOPPED, patience
+from igc.experiments.contents import CHECKPOINTS
 from igc.experiments.recipe import load
-from igc.experiments.run import CHECKPOINTS, Run
+from igc.experiments.run import Run
 from support.tiny import write_recipe
 
 

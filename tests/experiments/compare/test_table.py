@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from igc.experiments.compare.table import AtWork, _name
+from igc.experiments.compare.table import AtWork, _name, table
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from igc.experiments.compare.table import AtWork, _name
     [
         ("static+method.dim=1024", "static\n +dim=1024"),
         ("static+optimizer.learning_rate=0.1", "static"),
-        ("recipe+seed=3", "recipe\n +seed=3"),
+        ("recipe+model.dtype=float16", "recipe\n +dtype=float16"),
         (
             'recipe+local={optimizer="adam",learning_rate=0.003}',
             'recipe\n +local={optimizer="adam",learning_rate=0.003}',
@@ -35,3 +35,21 @@ def test_a_probe_and_the_run_after_it_are_two_runs() -> None:
         (bar,) = at_work._bars.tasks
     assert text.getvalue().splitlines() == [f"static, rate 0.1, seed 0, {rounds} rounds" for rounds in (3, 40)]
     assert (bar.completed, bar.total) == (0, 40)
+
+
+def test_brackets_are_text() -> None:
+    """In a title, in a name and in what is at work; as markup they would vanish, or end in an error."""
+    name, title = 'static+space.include=["*[a-z]*"]', "tiny [a/b] [/x] c"
+    line = {
+        "title": title, "method": name, "budget": "rounds", "budget_bytes": None, "rounds": 4, "metric_name": "accuracy",
+        "metric": None, "status": "broke down [/here]", "higher_is_better": True,
+    }  # fmt: skip
+    terminal = Console(file=io.StringIO(), width=200, force_terminal=True)
+    (found,) = table([line])
+    terminal.print(found)
+    with AtWork(terminal) as at_work:
+        at_work.say(name, f"{name}, rate [/x]", 0, 3)
+        at_work._bars.refresh()
+    shown = terminal.file.getvalue()  # type: ignore[attr-defined]
+    for text in (f"{title}: 4 rounds each", '+include=["*[a-z]*"]', "broke down [/here]", f"{name}, rate [/x]"):
+        assert text in shown

@@ -14,8 +14,9 @@ import pytest
 import torch
 from matplotlib.image import imread
 
+from igc.experiments.compare import JSON
 from igc.experiments.compare.campaign import Terms
-from igc.experiments.compare.comparison import JSON, compare
+from igc.experiments.compare.comparison import compare
 from igc.experiments.compare.entrants import entrants
 from igc.experiments.compare.one import Silent
 from igc.experiments.recipe import load

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
+import tomli_w
 
 from igc.errors import RunError
 from igc.experiments import metrics
+from igc.experiments.compare import JSON
 from igc.experiments.compare.campaign import COMPLETE, Terms
-from igc.experiments.compare.comparison import JSON, compare
+from igc.experiments.compare.comparison import compare
 from igc.experiments.compare.entrants import entrants
 from igc.experiments.compare.one import Silent
 from igc.experiments.format import format_bytes
@@ -25,6 +29,7 @@ from igc.experiments.report.plots import FILE, course, frontier, pareto
 from igc.experiments.report.read import Group, read
 from igc.experiments.report.words import headline
 from igc.experiments.run import Run
+from igc.experiments.tune import JSON as TUNING
 from support.command import igc
 from support.in_this_process import InThisProcess
 from support.tiny import write_recipe
@@ -189,6 +194,20 @@ def _damage(name: str, text: str | None) -> Callable[[Path], None]:
     return damage
 
 
+def _change(name: str, key: str, value: object) -> Callable[[Path], None]:
+    """Another value in a file's first line, or in all of it."""
+
+    def damage(folder: Path) -> None:
+        path = folder / name
+        if name.endswith(".toml"):
+            path.write_text(tomli_w.dumps({**tomllib.loads(path.read_text()), key: value}))
+            return
+        first, *others = path.read_text().splitlines() if name.endswith("jsonl") else [path.read_text()]
+        path.write_text("\n".join([json.dumps({**json.loads(first), key: value}), *others]) + "\n")
+
+    return damage
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -203,6 +222,24 @@ def _damage(name: str, text: str | None) -> Callable[[Path], None]:
         (_damage("ledger.jsonl", '{"round": 1}\n'), "round 1: names no clients"),
         (_damage("summary.json", "{"), "summary.json"),
         (_damage("summary.json", "[]"), "does not hold what it should; `igc resume` the run writes it anew"),
+        (_change("recipe.toml", "method", {"name": "static", "dim": "x"}), "recipe.toml: method.dim = 'x' is no whole"),
+        (_change("recipe.toml", "codec", {"up": "zip"}), "recipe.toml: codec.up = 'zip' is no codec"),
+        (_change("recipe.toml", "seed", 1e400), "recipe.toml: seed = inf is no whole number"),
+        (_change("metrics.jsonl", "metric", "abc"), "metrics.jsonl, round 0: metric = 'abc' is no number"),
+        (_change("metrics.jsonl", "loss", []), "metrics.jsonl, round 0: loss = [] is no number"),
+        (_change("metrics.jsonl", "seconds", math.nan), "metrics.jsonl, round 0: seconds = nan is no number"),
+        (_damage("summary.json", '{"rounds": "x"}'), "summary.json: rounds = 'x' is no whole number; `igc resume` the"),
+        (
+            _change("summary.json", "table", {"predicted_up": "x"}),
+            "summary.json: table.predicted_up = 'x' is no number",
+        ),
+        (_change("summary.json", "versions", 3), "summary.json: versions = 3 is no table"),
+        (_damage(TUNING, '{"trials": [{"run": "runs/x"}]}'), "tune.json, trial 1 of the list: has a run and no status"),
+        (_damage(TUNING, '{"trials": [{"run": 3}]}'), "tune.json, trial 1 of the list: run = 3 is no text; delete it"),
+        (_damage(TUNING, '{"trials": null}'), "tune.json has no list of trials; delete it and tune again"),
+        (_damage(TUNING, '{"trials": [3]}'), "tune.json has no list of trials"),
+        (_damage(TUNING, "[3]"), "tune.json does not hold what it should; delete it and tune again"),
+        (_damage(JSON, '[{"method": "static", "metric": "x"}]'), "the line of 'static': metric = 'x' is no number"),
         (_damage(JSON, "{}"), "is no list of results"),
         (_damage(JSON, '[{"method": "static"}]'), "the line of 'static' has no 'runs'"),
         (_damage(JSON, '[{"method": "static", "runs": ["gone"]}]'), "which holds no recipe.toml"),

@@ -25,7 +25,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     "burn-in": {"method": {"burn_in": 3, "burn_in_dim": 80, "learned": 2}, "codec": {"up": "int8"}},
     "secure": {"secure": {"max_weight": 6}, "aggregation": {"norm_bound": 1.0}},
     "local": {"local": {"learning_rate": 0.01, "optimizer": "adam", "batch_size": 3}, "codec": {"down": "int8"}},
-    "control variates": {"local": {"learning_rate": 0.01, "batch_size": 3, "control_variates": True}},
+    "control variates": {
+        "local": {"learning_rate": 0.01, "batch_size": 3, "control_variates": True},
+        "federation": {**FEDERATION, "weights": "uniform"},
+    },
 }
 
 
@@ -41,7 +44,7 @@ def rehearsal(folder: Path) -> Rehearsal:
 
 
 def recipe_of(folder: Path, name: str) -> Recipe:
-    changes = {**RECIPES[name], "federation": FEDERATION, "evaluation": {"every": 100, "max_examples": 5}}
+    changes = {"federation": FEDERATION, **RECIPES[name], "evaluation": {"every": 100, "max_examples": 5}}
     return load(write_recipe(folder / name, **changes))
 
 

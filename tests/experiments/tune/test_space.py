@@ -181,7 +181,11 @@ OWN = {
     "K": like("movie-reviews-k-subspace", method__subspaces=7),
     "K in turn": like("movie-reviews", method__name="k-subspace-time-varying", method__rounds_per_epoch=9),
     "codecs": like("movie-reviews", codec__up="qsgd-4", codec__down="bfloat16"),
-    "local": like("movie-reviews", local={"optimizer": "sgd", "learning_rate": 0.1, "control_variates": True}),
+    "local": like(
+        "movie-reviews",
+        local={"optimizer": "sgd", "learning_rate": 0.1, "control_variates": True},
+        federation__weights="uniform",
+    ),
     "secure": like("movie-reviews-static", secure={"max_weight": 90}, aggregation={"norm_bound": 1.0}),
 }
 

@@ -42,9 +42,10 @@ def client_app(recipe: Recipe | Path, simulated: RunSettings | None = None) -> C
     @app.train()
     def train(message: Message, context: Context) -> Message:
         run, node = _settings(context, simulated)
-        memories = ContextMemories(context.state) if node.memory is None else FolderMemories(node.memory)
+        chosen = _recipe(recipe)
+        memories = _memories(chosen, node, context)
         order = unpack_order(message.content)
-        clients = clients_side(_recipe(recipe), run, node, shared=simulated is not None)
+        clients = clients_side(chosen, run, node, shared=simulated is not None)
         answers = answer(clients, order, memories)
         return Message(pack_answers(answers), reply_to=message)
 
@@ -74,6 +75,13 @@ def answer(clients: Clients, order: Order, memories: Memories) -> dict[str, Answ
             logging.getLogger("igc").exception("client '%s' failed", client)
             answers[client] = Answer(None, f"{type(error).__name__}: {error}")
     return answers
+
+
+def _memories(recipe: Recipe, node: NodeSettings, context: Context) -> Memories:
+    if node.memory is None:
+        return ContextMemories(context.state)
+    local = recipe.privacy is not None and recipe.privacy.where == "local"
+    return FolderMemories(node.memory, accounts=local or recipe.secure is not None)
 
 
 def _settings(context: Context, simulated: RunSettings | None) -> tuple[RunSettings, NodeSettings]:

@@ -7,11 +7,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, final
 
 from flwr.app import Message, MessageType
-from flwr.common.constant import SUPERLINK_NODE_ID
 
 from igc.deployment.events import Tell
 from igc.deployment.flower.roll import Carrier, Roll
-from igc.deployment.flower.wire import Answer, Order, WireError, pack_order, printable, unpack_answers
+from igc.deployment.flower.wire import (
+    UNREADABLE,
+    Answer,
+    Order,
+    WireError,
+    pack_order,
+    printable,
+    unpack_answers,
+)
 from igc.errors import TrainingError
 from igc.federation import Dropout, Reply, Request
 from igc.federation.engine import ABSENT, DROPPED
@@ -24,11 +31,19 @@ SPARE: Final = 0.1
 
 
 class _Parcel(NamedTuple):
-    """What a node was sent in one message, and has not answered."""
+    """What a node was sent in one message, and has not answered.
+
+    Attributes:
+        message: its id.
+        node: the node's.
+        clients: who is asked.
+        due: when the deadline is over for it; the SuperLink keeps it no shorter.
+    """
 
     message: str
     node: int
     clients: tuple[str, ...]
+    due: float
 
 
 @final
@@ -125,7 +140,7 @@ class FlowerEngine:
             message = Message(pack_order(order), node, MessageType.TRAIN, ttl=ttl, group_id=str(round + 1))
             taken = set(self._grid.push_messages([message]))  # which gives the message its id
             if message.metadata.message_id in taken:
-                parcels.append(_Parcel(message.metadata.message_id, node, names))
+                parcels.append(_Parcel(message.metadata.message_id, node, names, time.monotonic() + self._deadline))
             else:
                 self._tell("not-sent", round=round + 1, node=node, clients=list(names))
         return parcels
@@ -155,14 +170,7 @@ class FlowerEngine:
                 continue
             asked, node = parcel.clients, parcel.node
             if reply.has_error():
-                code, reason = reply.error.code, printable(reply.error.reason or "")
-                self._tell("node-error", round=round + 1, node=node, clients=list(asked), code=code, reason=reason)
-                # A node may send any code; that nobody answered is the SuperLink's to say.
-                silence = code in SILENCE and reply.metadata.src_node_id == SUPERLINK_NODE_ID
-                if silence:
-                    self._roll.doubt(node)
-                error = DROPPED if silence else f"its node failed: {reason or f'Flower error {code}'}"
-                answers.update(dict.fromkeys(asked, Answer(None, error)))
+                answers.update(dict.fromkeys(asked, Answer(None, self._failure(round, parcel, reply))))
                 continue
             self._roll.trust(node)
             try:
@@ -170,3 +178,28 @@ class FlowerEngine:
             except WireError as error:
                 found = dict.fromkeys(asked, Answer(None, f"its node's answer cannot be read: {error}"))
             answers.update(dict.fromkeys(asked, Answer(None, "its node answered without it")) | found)
+
+    def _failure(self, round: int, parcel: _Parcel, reply: Message) -> str:
+        """What a reply that is an error makes of its clients' answers."""
+        code, reason = reply.error.code, printable(reply.error.reason or "")
+        self._tell(
+            "node-error", round=round + 1, node=parcel.node, clients=list(parcel.clients), code=code, reason=reason
+        )
+        if self._is_silence(parcel, reply):
+            self._roll.doubt(parcel.node)
+            return DROPPED
+        if code == UNREADABLE:
+            return f"its node's answer cannot be read: {reason}"
+        return f"its node failed: {reason or f'Flower error {code}'}"
+
+    def _is_silence(self, parcel: _Parcel, reply: Message) -> bool:
+        """Whether nobody answered.
+
+        That is the SuperLink's to say; but a node can write any code, and the SuperLink's name for a sender: Flower takes
+        both from the reply's own bytes. So it counts where it is known to be true: of a node that has left, of a message
+        that has had its time, and where Flower's grid made the error itself of a reply that never came whole. All that
+        did come have an id, a SHA-256.
+        """
+        if reply.error.code not in SILENCE:
+            return False
+        return not reply.metadata.message_id or time.monotonic() >= parcel.due or self._roll.has_left(parcel.node)

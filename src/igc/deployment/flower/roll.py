@@ -10,7 +10,7 @@ from flwr.app import Message, MessageType, RecordDict
 
 from igc.deployment.events import Tell
 from igc.deployment.flower.owners import Claims, Owners
-from igc.deployment.flower.wire import WireError, printable, unpack_presence
+from igc.deployment.flower.wire import UNREADABLE, WireError, printable, unpack_presence
 
 AGAIN_S: Final = 60.0  # before a node that answered a roll call with an error is asked once more
 TTL_S: Final = 3600.0  # a roll call may be answered late
@@ -112,6 +112,10 @@ class Roll:
             self._doubted.discard(node)
             self._found = None
 
+    def has_left(self, node: int) -> bool:
+        """Whether a node is not online at the moment."""
+        return all(other.node_id != node for other in self._grid.get_nodes())
+
     def refresh(self, needed: Collection[str], patience: float) -> None:
         """See who came and who went.
 
@@ -200,7 +204,8 @@ class Roll:
         self._found = None
         try:
             if reply.has_error():
-                raise WireError(printable(reply.error.reason or f"error {reply.error.code}"))
+                reason = printable(reply.error.reason or f"error {reply.error.code}")
+                raise WireError(f"its answer cannot be read: {reason}" if reply.error.code == UNREADABLE else reason)
             presence = unpack_presence(reply.content)
         except WireError as error:
             self._failed[node] = time.monotonic()

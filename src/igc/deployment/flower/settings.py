@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
+from igc.data.settings import HomePath
 from igc.errors import RecipeError, did_you_mean
+from igc.experiments.recipe import Device
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -46,7 +49,7 @@ class _Settings(BaseModel):
                 faults.append(
                     f"{name}: no such setting{did_you_mean(name, known)}; known: {', '.join(known)}"
                     if unknown
-                    else f"{name} = {fault['input']!r}: {fault['msg'].lower()}"
+                    else f"{name} = {fault['input']!r}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
                 )
             raise RecipeError(f"{where}: {'; '.join(faults)}") from None
 
@@ -91,17 +94,41 @@ class NodeSettings(_Settings):
         data: the file or folder with the data of this node's one client, in place of the recipe's ``data.path``.
         model: the folder with the base model, in place of the recipe's ``model.source``.
         device: where to compute, in place of the recipe's.
-        memory: a folder of this node for what its clients remember; without one, Flower keeps it until the SuperNode or
-            the run ends.
+        memory: a folder of this node for what its clients remember, by its whole path; without one, Flower keeps it until
+            the SuperNode or the run ends.
     """
 
     clients: str = ""
-    partition_id: Annotated[int, Field(ge=0)] | None = None
     num_partitions: Annotated[int, Field(ge=1)] | None = None
-    data: Path | None = None
+    partition_id: Annotated[int, Field(ge=0)] | None = None
+    data: HomePath | None = None
     model: str | None = None
-    device: str | None = None
-    memory: Path | None = None
+    device: Device | None = None
+    memory: HomePath | None = None
+
+    @field_validator("partition_id")
+    @classmethod
+    def _is_one_of_them(cls, number: int | None, info: ValidationInfo) -> int | None:
+        count = info.data.get("num_partitions")
+        if number is not None and count is not None and number >= count:
+            raise PydanticCustomError(
+                "fault",
+                "counts from 0; at most {most} with num-partitions = {count}",
+                {"most": count - 1, "count": count},
+            )
+        return number
+
+    @field_validator("memory")
+    @classmethod
+    def _is_always_the_same(cls, folder: Path | None) -> Path | None:
+        # A SuperNode that is started from elsewhere would look elsewhere, find nothing, and answer rounds anew.
+        if folder is not None and not folder.is_absolute():
+            raise PydanticCustomError(
+                "fault",
+                "depends on the folder that the SuperNode is started in; say its whole path, '{whole}' from here",
+                {"whole": str(folder.absolute())},
+            )
+        return folder
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from igc.federation.engine import MISSED
 
 RECORD: Final = "igc"
 MAX_ERROR: Final = 500  # characters of a client's words that are kept
+UNREADABLE: Final = -1  # in place of Flower's error codes: a reply that is no message
 
 
 class WireError(IgcError):

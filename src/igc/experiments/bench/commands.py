@@ -13,6 +13,8 @@ from rich.table import Table
 
 app = typer.Typer(name="bench", help="Measure this machine: projection, engine, memory.", no_args_is_help=True)
 
+_PICTURES = (".svg", ".png", ".pdf")
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -51,14 +53,18 @@ def projection(
 
     from igc.experiments.assemble import choose_device
     from igc.experiments.bench import projection as measured
+    from igc.experiments.memory import enough_memory
 
+    if plot is not None and plot.suffix.lower() not in _PICTURES:  # now, not after minutes of measuring
+        raise typer.BadParameter(f"'{plot}' ends in none of {', '.join(_PICTURES)}", param_hint="--plot")
     where = choose_device(device.value)
-    figures = measured.bench(params, dim, block, repeats, every_rival, where, getattr(torch, dtype.value))
+    with enough_memory("lower --params or --dim"):
+        figures = measured.bench(params, dim, block, repeats, every_rival, where, getattr(torch, dtype.value))
+    _print(figures, as_json)
     if plot is not None:
         from igc.experiments.bench.plot import draw
 
         draw(figures, plot)
-    _print(figures, as_json)
 
 
 @app.command()

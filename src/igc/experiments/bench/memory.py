@@ -11,7 +11,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from igc.experiments.bench.peak import added_peak_bytes, in_fresh_process
+from igc.errors import IgcError
+from igc.experiments.bench.peak import FAILED, added_peak_bytes, in_fresh_process
 from igc.experiments.recipe import load
 from igc.projection import BlockedHadamard, project_as_born
 from igc.space import ParameterSpace
@@ -34,7 +35,7 @@ def bench(params: int | None = None, d: int = 16_384, recipe: str = "shakespeare
         blocks: of text, in the batch.
 
     Raises:
-        IgcError: the recipe, its model or its data cannot be had.
+        RunError: the recipe or its model cannot be had, or d does not fit it.
     """
     arguments = {"params": params, "d": d, "recipe": recipe, "blocks": blocks}
     found = {mode: in_fresh_process(__name__, mode=mode, **arguments) for mode in MODES}
@@ -61,7 +62,7 @@ def _measure(mode: str, params: int | None, d: int, recipe: str, blocks: int) ->
     with torch.no_grad():
         for parameter in parameters:
             parameter.mul_(1.0)  # weights mapped from a file become resident before anything is measured
-    projection = BlockedHadamard(D=space.D, d=min(d, space.D), seed=0)
+    projection = BlockedHadamard(D=space.D, d=d, seed=0)
     projection.project(torch.ones(1))  # loads what is loaded once
     peak = added_peak_bytes(lambda: _run(mode, projection, parameters, loss))
     return {
@@ -106,4 +107,9 @@ def _of_recipe(recipe: str, blocks: int) -> tuple[nn.Module, Loss]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(_measure(**json.loads(sys.argv[1]))) + "\n")
+    try:
+        measured = _measure(**json.loads(sys.argv[1]))
+    except IgcError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(FAILED) from None
+    sys.stdout.write(json.dumps(measured) + "\n")

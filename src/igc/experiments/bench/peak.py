@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from igc.errors import RunError
 
+FAILED: Final = 2  # exit code of a process whose last line says all that the user has to know
 _STATUS = Path("/proc/self/status")
 _RESET = Path("/proc/self/clear_refs")
 
@@ -46,6 +47,8 @@ def in_fresh_process(module: str, **arguments: Any) -> Any:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         why = (done.stderr.strip().splitlines() or ["no message; killed for want of memory?"])[-1]
+        if done.returncode == FAILED:
+            raise RunError(why)
         raise RunError(f"measuring memory failed with exit code {done.returncode}: {why}")
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any, Final
 
 from matplotlib.figure import Figure
+
+from igc.experiments.atomic import write_atomically
 
 _BARS: Final = {
     "read_ms": "read once (sum)",
@@ -28,7 +31,11 @@ _OURS: Final = ("project_ms", "expand_ms")
 
 
 def draw(figures: dict[str, Any], path: Path) -> None:
-    """Write horizontal bars, milliseconds on a logarithmic axis; the suffix of ``path`` says the format."""
+    """Write horizontal bars, milliseconds on a logarithmic axis; the suffix of ``path`` says the format.
+
+    Raises:
+        RunError: it cannot be written.
+    """
     names = [name for name in _BARS if name in figures]
     figure = Figure(figsize=(8, 0.5 + 0.4 * len(names)), layout="constrained")
     axes = figure.add_subplot()
@@ -41,5 +48,6 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     where = figures.get("gpu", f"{figures['threads']} threads")
     axes.set_title(f"D = {figures['params']:,}, d = {figures['dim']:,}, {figures['dtype']}, {where}", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=path.suffix.lower().removeprefix("."))
+    write_atomically(path, drawn.getvalue(), then="measure again, or choose another place with --plot")

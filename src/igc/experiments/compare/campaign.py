@@ -11,9 +11,10 @@ from typing import Any, Final
 
 from igc.errors import RunError
 from igc.experiments import metrics
+from igc.experiments.compare import RUNS
 from igc.experiments.compare.entrant import Entrant
 from igc.experiments.compare.execute import Executor
-from igc.experiments.compare.folders import RUNS, folder_of
+from igc.experiments.compare.folders import folder_of
 from igc.experiments.compare.search import best_rung, next_rung, rung
 from igc.experiments.format import format_bytes
 from igc.experiments.metrics import METRICS

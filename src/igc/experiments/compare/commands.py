@@ -53,8 +53,9 @@ def compare(
         return
 
     from igc.errors import RecipeError
+    from igc.experiments.compare import JSON
     from igc.experiments.compare.campaign import Terms
-    from igc.experiments.compare.comparison import CSV, JSON
+    from igc.experiments.compare.comparison import CSV
     from igc.experiments.compare.comparison import compare as run
     from igc.experiments.compare.execute import Executor, threads_for
     from igc.experiments.compare.names import names
@@ -81,7 +82,8 @@ def compare(
         with AtWork(errors) as at_work:
             lines, unfinished, failures = run(base, chosen, terms, folder, executor, jobs, at_work.say)
     except KeyboardInterrupt:
-        errors.print(f"interrupted; the same command goes on from {folder}", style="yellow")
+        going_on = f"interrupted; the same command goes on from {folder}"
+        errors.print(going_on, style="yellow", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(130) from None
     for found in table(lines):
         console.print(found)
@@ -92,6 +94,7 @@ def compare(
     for name, error in failures.items():
         errors.print(f"failed  {name}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
     if unfinished:
-        errors.print(f"not done, time is up: {', '.join(unfinished)}; the same command goes on", style="yellow")
+        late = f"not done, time is up: {', '.join(unfinished)}; the same command goes on"
+        errors.print(late, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if failures:
         raise SystemExit(2)

@@ -21,14 +21,14 @@ from filelock import FileLock
 
 from igc.errors import IgcError, RunError
 from igc.experiments.atomic import AGAIN, write_atomically
+from igc.experiments.compare import JSON
 from igc.experiments.compare.campaign import Campaign, Terms
 from igc.experiments.compare.entrant import Entrant
 from igc.experiments.compare.execute import Executor, OutOfTimeError
-from igc.experiments.metrics import METRICS
+from igc.experiments.contents import keep_for
 from igc.experiments.recipe import RECIPE, Recipe, load
-from igc.experiments.run import CHECKPOINTS, LOCK
+from igc.experiments.run import LOCK
 
-JSON: Final = "comparison.json"
 CSV: Final = "comparison.csv"
 _COLUMNS: Final = (
     "title", "task", "method", "status", "budget", "budget_bytes", "metric_name", "metric", "metric_std", "bytes_up",
@@ -58,12 +58,12 @@ def compare(
         each entrant that failed for good why, which holds up nobody else.
 
     Raises:
-        RunError: the folder is another comparison's.
+        RunError: the folder is another comparison's, or a run's or a tuning's.
         RecipeError: an entrant's settings do not fit the recipe.
     """
-    _open(folder, base)
-    for entrant in chosen:  # faults come out before hours of training
+    for entrant in chosen:  # faults come out before hours of training, and before a folder is made
         entrant.recipe(base, entrant.first_rate(base), {"federation.rounds": terms.rounds})
+    _open(folder, base)
     lines = read(folder)
     writing = threading.Lock()
 
@@ -126,8 +126,7 @@ def _key(line: Line) -> tuple[Any, ...]:
 
 def _open(folder: Path, base: Recipe) -> None:
     path = folder / RECIPE
-    if (folder / METRICS).exists() or (folder / CHECKPOINTS).exists():
-        raise RunError(f"{folder} holds a run, and a comparison has a folder of its own; choose another with --out")
+    keep_for("comparison", folder)
     text = base.anchored().to_toml()
     if not path.exists():
         write_atomically(path, text, then=AGAIN)

@@ -11,6 +11,13 @@ from igc.experiments.compare.entrant import LOCAL_RATE, Entrant
 from igc.experiments.compare.names import parts
 from igc.experiments.recipe import Recipe, parse_override
 
+# What is the same for everybody, and how it is set; an entrant's own would be overwritten.
+_ALIKE: Final = {
+    "seed": "--set seed=N is where seeds count from, --seeds how many there are",
+    "federation.rounds": "give all so many by --rounds",
+    "evaluation.splits": "give all the same by --set evaluation.splits=..., or name the one that chooses by --validation",
+}
+
 
 def _sgd(momentum: float | None = None) -> dict[str, Any]:
     return {"optimizer.name": "sgd", "optimizer.momentum": momentum}
@@ -176,7 +183,7 @@ def entrants(names: Iterable[str], given: Collection[str] = ()) -> list[Entrant]
             point is such a setting has its own.
 
     Raises:
-        RecipeError: a name is not known, or comes twice.
+        RecipeError: a name is not known, or comes twice, or sets what is the same for all.
     """
     found: dict[str, Entrant] = {}
     for name in names:
@@ -188,9 +195,13 @@ def entrants(names: Iterable[str], given: Collection[str] = ()) -> list[Entrant]
         if name in found:
             raise RecipeError(f"method '{name}' is named twice; name it once")
         settings = {".".join(keys): value for keys, value in map(parse_override, changes)}
+        for key, remedy in _ALIKE.items():
+            if _take(settings, key) is not None:
+                raise RecipeError(f"method '{name}': all methods of a comparison have the same {key}; {remedy}")
         base = ENTRANTS[plain]
         # A rate that was asked for is where tuning starts.
-        start = settings.pop(base.tuned, base.start)
+        asked = _take(settings, base.tuned)
+        start = base.start if asked is None else asked
         own = {k: v for k, v in base.settings.items() if not (v is None and k in _WITHOUT and _overlaps(k, given))}
         found[name] = replace(base, name=name, settings={**own, **settings}, start=start)
     return list(found.values())
@@ -214,6 +225,16 @@ def fitting(chosen: Iterable[Entrant], base: Recipe, rounds: int) -> tuple[list[
         else:
             fit.append(entrant)
     return fit, misfits
+
+
+def _take(settings: dict[str, Any], key: str) -> Any:
+    """A setting, taken out, by itself or of its section given as a table; None where there is none."""
+    section, _, name = key.rpartition(".")
+    table = settings.get(section)
+    if isinstance(table, dict) and name in table:
+        settings[section] = {other: value for other, value in table.items() if other != name}
+        return table[name]
+    return settings.pop(key, None)
 
 
 def _overlaps(key: str, given: Iterable[str]) -> bool:

@@ -15,7 +15,6 @@ from typing import Final
 
 from igc.experiments.recipe import RECIPE, Recipe, load
 
-RUNS: Final = "runs"
 _LONGEST: Final = 160  # bytes of a name that is not cut
 _POSSIBLE: Final = 255  # what file systems take
 

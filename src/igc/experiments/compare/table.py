@@ -10,6 +10,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from igc.experiments.compare.entrant import LOCAL_RATE, RATE
 from igc.experiments.compare.names import parts
@@ -31,14 +32,15 @@ def _budget(line: Mapping[str, Any]) -> tuple[str, int]:
 def _table(kind: str, size: int, lines: Sequence[Mapping[str, Any]]) -> Table:
     first = lines[0]
     limit = rounds_each(size) if kind == "rounds" else f"at most {format_bytes(size)} each, all clients together"
-    found = Table(title=f"{first['title']}: {limit}", title_justify="left", box=None, padding=(0, 1, 0, 0))
+    title = Text(f"{first['title']}: {limit}", style="table.title")  # of a recipe, which may hold brackets, as names do
+    found = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     name = next((line["metric_name"] for line in lines if line["metric_name"]), "metric")
     # On a narrow terminal it is the method that gives way, and figures stay whole.
     found.add_column("method", overflow="fold", min_width=12)
     for column in (name, "up", "down", "total", "fewer", *(["rounds"] if kind != "rounds" else []), "rate", "time"):
         found.add_column(column, justify="right", no_wrap=True)
     for line in sorted(lines, key=_rank):
-        found.add_row(*_cells(line, with_rounds=kind != "rounds"))
+        found.add_row(*map(Text, _cells(line, with_rounds=kind != "rounds")))
     return found
 
 
@@ -85,7 +87,12 @@ class AtWork:
         self._lock = threading.Lock()
         self._runs: dict[str, tuple[str, int]] = {}
         self._tasks: dict[str, TaskID] = {}
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         self._bars = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
     def __enter__(self) -> Self:

@@ -81,12 +81,14 @@ def dimension(
                 given,
             )
     except KeyboardInterrupt:
-        errors.print(f"interrupted; the same command goes on from {folder}", style="yellow")
+        going_on = f"interrupted; the same command goes on from {folder}"
+        errors.print(going_on, style="yellow", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(130) from None
     if known is not None:
         console.print(_table(known))
         console.print(_verdict(known, done), style="bold", highlight=False, soft_wrap=True)
-        console.print(f"written  {folder / JSON}  {folder / 'dimension.png'}", highlight=False, soft_wrap=True)
+        written = f"written  {folder / JSON}  {folder / 'dimension.png'}"
+        console.print(written, markup=False, highlight=False, soft_wrap=True)
     if not done:
         errors.print("not done, time is up; the same command goes on", style="yellow")
 

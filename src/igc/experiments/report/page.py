@@ -190,7 +190,7 @@ def _differences(group: Group) -> list[tuple[str, str]]:
         return []
     rows = []
     for entry, recipe in recipes.items():
-        settings = [f"{key} = {json.dumps(recipe[key])}" for key in differ if key in recipe]
+        settings = [f"{key} = {json.dumps(recipe[key], default=str)}" for key in differ if key in recipe]
         rows.append((_label(entry, group), "\n".join(settings)))
     return rows
 

@@ -12,20 +12,31 @@ from typing import Any, Final
 
 from igc.errors import RunError
 from igc.experiments import metrics
-from igc.experiments.compare import comparison
+from igc.experiments.compare import JSON, RUNS, comparison
 from igc.experiments.compare.campaign import COMPLETE
-from igc.experiments.compare.comparison import JSON
 from igc.experiments.compare.execute import OUTCOME
-from igc.experiments.compare.folders import RUNS, method_folders
+from igc.experiments.compare.folders import method_folders
+from igc.experiments.contents import kind_of
 from igc.experiments.format import format_bytes, rounds_each
 from igc.experiments.metrics import LEDGER, METRICS, Record
 from igc.experiments.recipe import RECIPE
+from igc.experiments.report.checks import (
+    OF_A_LINE,
+    OF_A_RECIPE,
+    OF_A_ROUND,
+    OF_A_SUMMARY,
+    OF_A_TRIAL,
+    check,
+    is_count,
+    look_up,
+)
 from igc.experiments.run import SUMMARY
 from igc.experiments.tune import JSON as TUNING
-from igc.experiments.tune import STUDY
 
 _FALLING: Final = ("perplexity", "loss")  # measures of which less is better, where a run does not say yet
 _NAMES_MANY: Final = 2  # settings that a name grows by, where two would be the same
+_OF_EVERY_ROUND: Final = ("total_up", "total_down", "seconds")
+_ANEW: Final = "`igc resume` the run writes it anew"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,12 +91,7 @@ class RunLog:
 
     def setting(self, key: str, default: Any = None) -> Any:
         """A setting of the recipe by its dotted key."""
-        value: Any = self.recipe
-        for part in key.split("."):
-            if not isinstance(value, Mapping) or part not in value:
-                return default
-            value = value[part]
-        return value
+        return look_up(self.recipe, key, default)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,9 +203,10 @@ def read(folders: Sequence[Path]) -> list[Group]:
     loose: list[RunLog] = []
     entries: list[Entry] = []
     for folder in dict.fromkeys(path.resolve() for path in folders):
-        if (folder / STUDY).is_file():  # a tuning: its trials are runs
+        kind = kind_of(folder)
+        if kind == "tuning":
             loose += _trials(folder)
-        elif (folder / JSON).is_file() or ((folder / RECIPE).is_file() and (folder / RUNS).is_dir()):
+        elif kind == "comparison":
             entries += _comparison(folder)
         elif (folder / RECIPE).is_file():
             loose.append(read_run(folder))
@@ -223,26 +230,26 @@ def read_run(folder: Path) -> RunLog:
     """
     recipe = _toml(folder / RECIPE)
     for key in ("federation.rounds", "method.name", "task.name", "data.source", "model.source", "seed"):
-        if RunLog(folder, recipe, (), 0, 0, 0, 0, None, False, 0.0).setting(key) is None:
+        if look_up(recipe, key) is None:
             raise RunError(f"{folder / RECIPE} has no {key}; that is no recipe of a run")
     log, ledger = folder / METRICS, folder / LEDGER
     summary = _json(folder / SUMMARY) if (folder / SUMMARY).is_file() else None
     if summary is not None:
+        check(summary, OF_A_SUMMARY, str(folder / SUMMARY), _ANEW)
         for path in (log, ledger):
             if not path.is_file():
                 raise RunError(f"{path} is missing, though the run is finished; put it back or leave the run out")
     up, down, uploads, downloads = 0, 0, 0, 0
     for line in metrics.read(ledger) if ledger.is_file() else ():
         for client, way in _clients(line, ledger).items():
-            try:
-                up, down = up + way["up"], down + way["down"]
-                uploads, downloads = uploads + (way["up"] > 0), downloads + (way["down"] > 0)
-            except (KeyError, TypeError) as error:
-                raise RunError(f"{ledger}, round {line['round']}: no bytes up and down of client '{client}'") from error
+            if not (isinstance(way, dict) and is_count(way.get("up")) and is_count(way.get("down"))):
+                raise RunError(f"{ledger}, round {line['round']}: no bytes up and down of client '{client}'")
+            up, down = up + way["up"], down + way["down"]
+            uploads, downloads = uploads + (way["up"] > 0), downloads + (way["down"] > 0)
     records = tuple(metrics.read(log)) if log.is_file() else ()
     _check(records, log)
     done = records[-1]["round"] if records else 0
-    if summary is not None and done < summary.get("rounds", 0):  # more is well: it was given more rounds since
+    if summary is not None and done < (summary.get("rounds") or 0):  # more is well: it was given more rounds since
         raise RunError(
             f"{log} ends after round {done:,}, though the run is finished, with {summary['rounds']:,}; put the whole file"
             " back or leave the run out"
@@ -254,8 +261,17 @@ def read_run(folder: Path) -> RunLog:
 
 def _trials(root: Path) -> list[RunLog]:
     """The runs of a tuning, and what it made of them."""
-    lines = _json(root / TUNING, "delete it and tune again, trials are kept") if (root / TUNING).is_file() else {}
-    verdicts = {Path(line["run"]).name: str(line["status"]) for line in lines.get("trials", ()) if line.get("run")}
+    path, remedy = root / TUNING, "delete it and tune again, trials are kept"
+    lines = _json(path, remedy).get("trials") if path.is_file() else []
+    if not isinstance(lines, list) or not all(isinstance(line, dict) for line in lines):
+        raise RunError(f"{path} has no list of trials; {remedy}")
+    verdicts: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        check(line, OF_A_TRIAL, f"{path}, trial {number} of the list", remedy)
+        if line.get("run"):
+            if line.get("status") is None:
+                raise RunError(f"{path}, trial {number} of the list: has a run and no status; {remedy}")
+            verdicts[Path(line["run"]).name] = line["status"]
     runs = (path for path in sorted((root / RUNS).glob("*")) if (path / RECIPE).is_file())
     return [replace(read_run(path), verdict=verdicts.get(path.name)) for path in runs]
 
@@ -268,10 +284,13 @@ def _clients(line: Record, ledger: Path) -> Mapping[str, Any]:
 
 
 def _check(records: Iterable[Record], path: Path) -> None:
+    remedy = "delete that line or the run"
     for record in records:
-        for key in ("total_up", "total_down", "seconds"):
-            if not isinstance(record.get(key), int | float):
-                raise RunError(f"{path}, round {record['round']}: no number for {key}; delete that line or the run")
+        where = f"{path}, round {record['round']}"
+        for key in _OF_EVERY_ROUND:
+            if record.get(key) is None:
+                raise RunError(f"{where}: no number for {key}; {remedy}")
+        check(record, OF_A_ROUND, where, remedy)
 
 
 def _touched(folder: Path) -> float:
@@ -311,6 +330,7 @@ def _allowed(run: RunLog, entries: Sequence[Entry]) -> str:
 
 def _of_line(root: Path, line: Mapping[str, Any]) -> Entry:
     path = root / JSON
+    check(line, OF_A_LINE, f"{path}: the line of '{line.get('method')}'", "delete the file and compare again")
     try:
         runs = tuple(read_run(_run_folder(root / run, path)) for run in line["runs"])
         size = line["budget_bytes"]
@@ -362,7 +382,7 @@ def _standalone(runs: Sequence[RunLog]) -> list[Entry]:
     """Runs that differ in nothing but their seeds are one entry; entries of one method are told apart by settings."""
     bundles: dict[str, list[RunLog]] = {}
     for run in runs:
-        bundles.setdefault(json.dumps(_settings(run), sort_keys=True), []).append(run)
+        bundles.setdefault(json.dumps(_settings(run), sort_keys=True, default=str), []).append(run)
     entries = []
     for bundle in bundles.values():
         seeds = {run.seed for run in bundle}
@@ -490,13 +510,16 @@ def _measured(group: Group) -> str:
 
 
 def _toml(path: Path) -> dict[str, Any]:
+    remedy = "put it back or leave it out"
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"cannot read {path}: {error}; put it back or leave it out") from error
+        raise RunError(f"cannot read {path}: {error}; {remedy}") from error
+    check(found, OF_A_RECIPE, str(path), remedy)
+    return found
 
 
-def _json(path: Path, remedy: str = "`igc resume` the run writes it anew") -> Mapping[str, Any]:
+def _json(path: Path, remedy: str = _ANEW) -> Mapping[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

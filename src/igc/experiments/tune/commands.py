@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from igc.errors import RunError
 from igc.experiments.size import size
@@ -70,7 +71,8 @@ def tune(
             tuner = Tuner(base, terms, folder, executor, at_work.say)
             done = tuner.run(jobs)
     except KeyboardInterrupt:
-        errors.print(f"interrupted; the same command goes on from {folder}", style="yellow")
+        going_on = f"interrupted; the same command goes on from {folder}"
+        errors.print(going_on, style="yellow", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(130) from None
     if done:
         tuner.test()
@@ -79,7 +81,8 @@ def tune(
     if content["best"] is None and done:
         errors.print("no trial was accepted; try more --trials", style="yellow")
     elif content["best"] is not None:
-        console.print(_verdict(content, base.evaluation.splits[0]), style="bold", highlight=False, soft_wrap=True)
+        verdict = Text(_verdict(content, base.evaluation.splits[0]), style="bold")
+        console.print(verdict, soft_wrap=True)
         console.print(f"written  {folder / BEST}  {folder / JSON}", markup=False, highlight=False, soft_wrap=True)
         console.print(f"next: igc train {quote(str(folder / BEST))}", markup=False, highlight=False, soft_wrap=True)
     made = len(trials_of(content))
@@ -96,7 +99,7 @@ def _table(content: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("trial", justify="right")
     for column in (f"{content.get('metric_name', 'metric')}, {content.get('validation', '')}", "bytes", "rounds"):
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(Text(column), justify="right", no_wrap=True)
     table.add_column("what")
     for line in trials_of(content):
         whole = line["metric"] is not None
@@ -105,7 +108,7 @@ def _table(content: Mapping[str, Any]) -> Table:
             format_metric(line["metric"] if whole else line["reached"]),
             "-" if line["bytes"] is None else format_bytes(line["bytes"]),
             f"{line['rounds']:,}",
-            line["about"] if whole else f"{line['about']}: {line['status']}",
+            Text(line["about"] if whole else f"{line['about']}: {line['status']}"),
             style="" if whole else "dim",
         )
     return table

@@ -37,7 +37,10 @@ from igc.errors import IgcError, RunError
 from igc.experiments import metrics
 from igc.experiments.assemble import assemble, load_data
 from igc.experiments.atomic import AGAIN, write_atomically
+from igc.experiments.compare import RUNS
 from igc.experiments.compare.execute import Executor, OutOfTimeError
+from igc.experiments.contents import keep_for
+from igc.experiments.memory import enough_memory
 from igc.experiments.metrics import METRICS
 from igc.experiments.recipe import RECIPE, Recipe, load
 from igc.experiments.run import LOCK, Run
@@ -98,12 +101,12 @@ class Tuner:
     Args:
         base: the recipe.
         terms: what was asked for.
-        folder: the tuning's; one that holds another tuning is refused.
+        folder: the tuning's; one that holds another tuning, a run or a comparison is refused.
         executor: trains runs.
         say: told what goes on: a trial, a line, rounds done and in all.
 
     Raises:
-        RunError: the folder is another tuning's, or the recipe cannot be tuned.
+        RunError: the folder is another's, or the recipe cannot be tuned.
         IgcError: the recipe does not fit.
     """
 
@@ -115,9 +118,10 @@ class Tuner:
         self._say = say
         self._asking = threading.Lock()
         _check(self.base, terms)
-        _open(folder, self.base)
+        _hold_to_its_recipe(folder, self.base)
         data = load_data(self.base)
-        whole = assemble(_with_split(self.base, terms.validation), data)
+        with enough_memory():
+            whole = assemble(_with_split(self.base, terms.validation), data)
         self.metric_name = whole.task.metric_name
         self.higher_is_better = whole.task.higher_is_better
         self.D = whole.space.D
@@ -139,6 +143,8 @@ class Tuner:
             RunError: a run failed for good, the budget pays for nothing, or another process tunes here.
         """
         self._check_that_it_pays()
+        if not (self.folder / RECIPE).exists():  # not before: what cannot begin leaves nothing behind
+            write_atomically(self.folder / RECIPE, self.base.to_toml(), then=AGAIN)
         with self._study() as study, ThreadPoolExecutor(jobs) as pool:
             self._write(study)  # it may be gone, or we were killed between a trial's end and its line
             try:
@@ -272,7 +278,7 @@ class Tuner:
 
     def _try(self, trial: Trial) -> tuple[TrialState, float | None, str]:
         recipe = Recipe.from_dict(trial.user_attrs["recipe"])
-        folder = self.folder / "runs" / _name(recipe)
+        folder = self.folder / RUNS / _name(recipe)
         trial.set_user_attr("run", folder.relative_to(self.folder).as_posix())
         rounds = recipe.federation.rounds
         label = f"trial {trial.number}: {describe(recipe)}"
@@ -379,7 +385,7 @@ class Tuner:
             cause = getattr(error.__cause__ or error, "orig", None) or error.__cause__ or error
             raise RunError(
                 f"{path}: {cause}; mend that and give the same command again, or tune in another folder with --out (what"
-                f" trials found is in this file alone; what they trained stays in {self.folder / 'runs'})"
+                f" trials found is in this file alone; what they trained stays in {self.folder / RUNS})"
             ) from error
         finally:
             if storage is not None:
@@ -528,11 +534,10 @@ def _check(base: Recipe, terms: Terms) -> None:
         )
 
 
-def _open(folder: Path, base: Recipe) -> None:
+def _hold_to_its_recipe(folder: Path, base: Recipe) -> None:
+    keep_for("tuning", folder)
     path = folder / RECIPE
-    if not path.exists():
-        write_atomically(path, base.to_toml(), then=AGAIN)
-    elif load(path) != base:
+    if path.exists() and load(path) != base:
         raise RunError(f"{folder} holds a tuning of another recipe ({path}); choose another folder with --out")
 
 
