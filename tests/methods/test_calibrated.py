@@ -70,22 +70,33 @@ def test_it_is_descent_in_the_scaled_subspace() -> None:
 
 def test_the_floor_and_an_exponent_of_nothing() -> None:
     method = calibrated(Federation(calibrated).projection, Sgd())
-    energies = torch.zeros(L)
+    energies = torch.full((L,), 1e-12)
     energies[0] = 4.0
-    least = method.weights_of(energies)[1:]
-    assert bool((least > 0).all())
+    w = method.weights_of(energies)
+    torch.testing.assert_close(w[1:] / w[0], torch.full((L - 1,), 0.01 * (TOY_SIZES[0] / sum(TOY_SIZES)) ** 0.5))
     assert method.weights_of(torch.zeros(L)).tolist() == [1.0] * L
 
 
 def test_below_zero_a_tensor_with_hardly_any_gradient_counts_as_one_with_a_little() -> None:
     method = Calibrated(Static(Federation(calibrated).projection, Sgd()), TOY_SIZES, -0.5, floor=0.1)
     energies = torch.full((L,), 4.0)
-    energies[0], energies[1] = 0.0, 1.0
+    energies[0], energies[1] = 1e-12, 1.0
     mean = float((energies * torch.tensor(TOY_SIZES)).sum() / sum(TOY_SIZES))
     w = method.weights_of(energies)
     assert float(w[1] / w[2]) == pytest.approx(2**0.5)  # half the root mean square
     assert float(w[0] / w[2]) == pytest.approx((2 / (0.1 * mean**0.5)) ** 0.5)
-    assert method.weights_of(torch.zeros(L)).tolist() == [1.0] * L
+
+
+@pytest.mark.parametrize("exponent", [-1.0, -0.5, 0.5, 1.0])
+def test_a_tensor_without_any_gradient_weighs_as_the_others_do(exponent: float) -> None:
+    # LoRA's A has none at theta_0, where B is zero, and is to be trained all the same.
+    method = Calibrated(Static(Federation(calibrated).projection, Sgd()), TOY_SIZES, exponent, floor=0.01)
+    energies = torch.full((L,), 4.0)
+    energies[0], energies[1] = 0.0, 1.0
+    w = method.weights_of(energies).double()
+    sizes = torch.tensor(TOY_SIZES, dtype=torch.float64)
+    others = float(((w**2 * sizes)[1:].sum() / sizes[1:].sum()) ** 0.5)
+    assert float(w[0]) == pytest.approx(others) == pytest.approx(1.0)
 
 
 def scales(f: Federation) -> dict[tuple[int, str], bool]:

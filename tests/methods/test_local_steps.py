@@ -79,13 +79,18 @@ def test_one_local_step_is_the_method_without(name: str) -> None:
         torch.testing.assert_close(plain.position(), local.position(), rtol=1e-5, atol=1e-6)
 
 
-def test_inside_a_subspace_clients_descend_in_its_coordinates() -> None:
-    """Sigma after local SGD is that of gradient descent on f(theta_0 + A sigma), A dense, by autograd."""
-    f = Federation(lambda p, o: LocalSteps(Static(p, o), RATE, 2, 2), per_round=1, learning_rate=1.0)
+@pytest.mark.parametrize("proximal", [0.0, 0.5])
+def test_inside_a_subspace_clients_descend_in_its_coordinates(proximal: float) -> None:
+    """Sigma after local SGD is that of gradient descent on f(theta_0 + A sigma), A dense, by autograd.
+
+    FedProx's pull is of the model, mu / 2 ||theta - theta_t||^2.
+    """
+    f = Federation(lambda p, o: LocalSteps(Static(p, o), RATE, 2, 2, Sgd(), proximal), per_round=1, learning_rate=1.0)
     A = to_dense(f.projection).double()
     sigma = torch.zeros(f.projection.d, dtype=torch.float64)
     for number in range(3):
         (client,) = f.sampler.sample(number)
+        began = f.base.double() + A @ sigma
         for worker in f.workplace.worker(client, number).batches(2, 2):
             x = sigma.clone().requires_grad_()
             model = ToyTask().model().double()
@@ -94,7 +99,7 @@ def test_inside_a_subspace_clients_descend_in_its_coordinates() -> None:
             inputs = torch.stack([x for x, _ in worker.batch]).double()
             targets = torch.stack([y for _, y in worker.batch]).double()
             out = torch.func.functional_call(model, named, (inputs,)).squeeze(-1)
-            (out - targets).square().mean().backward()
+            ((out - targets).square().mean() + 0.5 * proximal * (theta - began).square().sum()).backward()
             assert x.grad is not None
             sigma = sigma - RATE * x.grad
         f.run(1)

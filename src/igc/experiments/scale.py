@@ -11,7 +11,7 @@ from torch import Tensor
 
 from igc.experiments.groups import check_patterns
 from igc.projection import Projection, Scaled
-from igc.projection.scaled import lifted
+from igc.projection.scaled import powers
 from igc.space import ParameterSpace
 
 
@@ -37,9 +37,6 @@ def scaled_by_weights(projection: Projection, theta: Sequence[Tensor], exponent:
 
     Sums are formed in float64 and weights are float32, so that machines that add in another order get the same ones.
 
-    A tensor that is all zero (a bias, LoRA's B) was set so, whatever its size will be: it gets the root mean square of the
-    others' weights. The floor would all but freeze it, and with LoRA's B its A, which has no gradient where B is zero.
-
     Args:
         projection: A'.
         theta: the tensors of theta_0.
@@ -49,14 +46,7 @@ def scaled_by_weights(projection: Projection, theta: Sequence[Tensor], exponent:
     """
     sizes = [tensor.numel() for tensor in theta]
     squares = [_mean_square(tensor) for tensor in theta]
-    if exponent < 0:  # what is nearly zero would have all the length
-        squares = [high if low else 0.0 for low, high in zip(squares, lifted(sizes, squares, floor), strict=True)]
-    raw = [math.sqrt(square) ** exponent if square else 0.0 for square in squares]
-    telling = sum(size for size, number in zip(sizes, raw, strict=True) if number)
-    if telling:
-        square = math.fsum(size * number**2 for size, number in zip(sizes, raw, strict=True)) / telling
-        raw = [number or math.sqrt(square) for number in raw]
-    return Scaled.of(projection, sizes, raw, floor)
+    return Scaled.of(projection, sizes, powers(sizes, squares, exponent, floor), floor)
 
 
 def _mean_square(tensor: Tensor) -> float:

@@ -32,7 +32,7 @@ from igc.methods.bits import from_bits, little_endian, name_of, to_bits
 from igc.methods.worker import Worker
 from igc.methods.wrapped import Wrapped
 from igc.projection import Projection, Scaled, Term
-from igc.projection.scaled import lifted, normalised
+from igc.projection.scaled import normalised, powers
 from igc.records import record
 
 
@@ -192,12 +192,8 @@ class Calibrated(Wrapped):
 
     def weights_of(self, energies: Tensor) -> Tensor:
         """W, float32 (L,), for mean squares of the gradient, (L,)."""
-        squares = energies.double().tolist()
-        if self.exponent < 0:
-            squares = lifted(self.sizes, squares, self.floor)
-        if not any(squares):  # nothing has a gradient, which a power below 0 cannot say
-            return torch.ones(len(self.sizes))
-        return torch.tensor(normalised(self.sizes, [n ** (self.exponent / 2) for n in squares], self.floor))
+        raw = powers(self.sizes, energies.double().tolist(), self.exponent, self.floor)
+        return torch.tensor(normalised(self.sizes, raw, self.floor))
 
     @override
     def terms(self, state: State) -> tuple[list[Term], list[Term]]:

@@ -35,7 +35,7 @@ class LocalSteps(Wrapped):
         epochs: times that a client goes through its batch.
         batch_size: examples of one step; None: all that the client drew.
         optimizer: the clients' rule; its moments begin at zero in every round, so that clients stay stateless.
-        proximal: mu, the pull back to sigma.
+        proximal: mu, of the pull mu / 2 ||theta - theta_t||^2 back to the model that the round began with.
     """
 
     learning_rate: float
@@ -107,7 +107,7 @@ class Training(Worker):
             if self._correction is not None:
                 gradient = gradient + self._correction
             if local.proximal:
-                gradient = gradient + local.proximal * (x - sigma)
+                gradient = gradient + local.proximal * own.gram(x - sigma)
             state, x = local.optimizer.update(state, x, gradient, local.learning_rate)
             met.append(sketch._replace(vector=torch.empty(0)))
         first = met[: len(steps) // local.epochs]

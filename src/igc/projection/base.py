@@ -179,6 +179,18 @@ class Projection(ABC):
             y[begin - start : end - start] = self._expand(x, begin, end)
         return y
 
+    def gram(self, x: Tensor) -> Tensor:
+        """``A^T A x`` as a new float32 tensor (d,), slice by slice: the gradient of ``||A x||^2 / 2``.
+
+        Raises:
+            ProjectionError: see `project_`.
+        """
+        self._check_low(x, "x")
+        out = torch.zeros(self.d, dtype=torch.float32, device=x.device)
+        for start, stop in self._chunks(0, self.D):
+            self.project_(self.expand(x, start, stop), start, out)
+        return out
+
     def child(self, *path: int) -> Projection:
         """The same family and sizes under a seed derived from a path such as (epoch, subspace).
 

@@ -189,13 +189,28 @@ def normalised(sizes: Sequence[int], raw: Sequence[float], floor: float = 0.0) -
     return _float32([share / root for share in shares])
 
 
-def lifted(sizes: Sequence[int], squares: Sequence[float], floor: float) -> list[float]:
-    """Mean squares of tensors, none less than ``floor**2`` times that of all elements.
+def powers(sizes: Sequence[int], squares: Sequence[float], exponent: float, floor: float) -> list[float]:
+    """The root mean square of each tensor to a power, as the proportion of its weight; see `Scaled.of`.
 
-    For powers below 0: a tensor that is next to nothing is not to have all the length.
+    A tensor that is all zero tells nothing: it gets the root mean square of the others' proportions. So it is with theta_0's
+    biases and with LoRA's B, whatever their size will be, and with the gradient of LoRA's A while B is zero. The floor, or
+    with an exponent below zero the greatest weight, would freeze one or let it take all.
+
+    Args:
+        sizes: elements of each tensor.
+        squares: mean square of each.
+        exponent: of the root mean squares.
+        floor: of a negative exponent, the least root mean square as a share of all elements'; what is nearly zero would
+            have all the length.
     """
     mean = math.fsum(size * square for size, square in zip(sizes, squares, strict=True)) / sum(sizes)
-    return [max(square, floor**2 * mean) for square in squares]
+    least = floor**2 * mean if exponent < 0 else 0.0
+    found = [max(square, least) ** (exponent / 2) if square else 0.0 for square in squares]
+    telling = sum(size for size, square in zip(sizes, squares, strict=True) if square)
+    if not telling:
+        return [1.0] * len(squares)
+    typical = math.sqrt(math.fsum(size * number**2 for size, number in zip(sizes, found, strict=True)) / telling)
+    return [number if square else typical for number, square in zip(found, squares, strict=True)]
 
 
 def _mean_square(sizes: Sequence[int], weights: Sequence[float]) -> float:
