@@ -23,6 +23,7 @@ from igc.projection.signs import flip_
 _ROUNDS: Final = (Stream.ROW_SIGNS, Stream.COLUMN_SIGNS)
 _SECOND_SIGNS: Final = 2**40  # beyond all numbers of a tensor
 
+
 def rotate(rows: Tensor, seed: int, start: int) -> Tensor:
     """Rotate each row.
 
