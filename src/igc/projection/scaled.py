@@ -192,9 +192,9 @@ def normalised(sizes: Sequence[int], raw: Sequence[float], floor: float = 0.0) -
 def powers(sizes: Sequence[int], squares: Sequence[float], exponent: float, floor: float) -> list[float]:
     """The root mean square of each tensor to a power, as the proportion of its weight; see `Scaled.of`.
 
-    A tensor that is all zero tells nothing: it gets the root mean square of the others' proportions. So it is with biases of
-    theta_0 and with LoRA's B, whatever their size will be, and with the gradient of LoRA's A while B is zero. The floor, or
-    with an exponent below zero the greatest weight, would freeze one or let it take all.
+    A tensor that is all zero tells nothing: it gets the root mean square of the others' proportions. So it is with biases
+    of theta_0 and with LoRA's B, whatever their size will be, and with the gradient of LoRA's A while B is zero. The floor,
+    or with an exponent below zero the greatest weight, would freeze one or let it take all.
 
     Args:
         sizes: elements of each tensor.
