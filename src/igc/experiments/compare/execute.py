@@ -87,7 +87,7 @@ class Executor:
         raise RunError(f"{folder}: {last}" if code == FAILED else f"{folder}: the process ended early ({last})")
 
     def _train(self, folder: Path, watch: Callable[[int], None] | None) -> tuple[int, str]:
-        if self._late:
+        if self.late:
             raise OutOfTimeError
         with (
             tempfile.TemporaryFile() as errors,
@@ -102,7 +102,7 @@ class Executor:
         ):
             try:
                 while process.poll() is None:
-                    if self._late:
+                    if self.late:
                         raise OutOfTimeError
                     if watch is not None:
                         watch(_rounds_done(folder))
@@ -123,7 +123,8 @@ class Executor:
             process.kill()
 
     @property
-    def _late(self) -> bool:
+    def late(self) -> bool:
+        """Whether to stop."""
         return self.stop.is_set() or (self.deadline is not None and time.monotonic() >= self.deadline)
 
 

@@ -7,7 +7,7 @@ its ledger all the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from igc.experiments import metrics
 from igc.experiments.assemble import connect, sampler_of
+from igc.experiments.compare.execute import OutOfTimeError
 from igc.experiments.metrics import LEDGER
 from igc.experiments.recipe import Recipe
 from igc.federation import Account, Workplace
@@ -78,16 +79,25 @@ class Rehearsal:
     space: ParameterSpace
     clients: Sequence[str]
 
-    def plan(self, recipe: Recipe, budget: Budget, most: int) -> Plan:
+    def plan(self, recipe: Recipe, budget: Budget, most: int, late: Callable[[], bool] = lambda: False) -> Plan:
         """The rounds that a budget pays for, at most ``most``.
+
+        Args:
+            recipe: what would be trained.
+            budget: what it may cost.
+            most: rounds.
+            late: asked after each round whether to give up; a round of a large d takes its time.
 
         Raises:
             IgcError: the recipe does not fit the model or the clients.
+            OutOfTimeError: it was late.
         """
         place = cast(Workplace, _Nowhere(len(self.space.entries)))
         engine, server = connect(recipe, self.space, sampler_of(recipe, self.clients), place, None)
         spent = 0
         for done in range(most):
+            if late():
+                raise OutOfTimeError
             server.run_round(engine)
             now = budget.spent(server.ledger.accounts)
             if now > budget.bytes:

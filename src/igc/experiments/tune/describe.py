@@ -15,7 +15,7 @@ def describe(recipe: Recipe) -> str:
     if m.name.startswith("k-subspace"):
         parts.append(f"K {m.subspaces}")
     if m.name.endswith("time-varying"):
-        parts.append(f"fresh every {m.rounds_per_epoch}")
+        parts.append(f"fresh every {m.rounds_per_epoch or 'pass'}")
     if m.scale != "none":
         parts.append(f"scale {m.scale}{'' if m.scale == 'table' else f' to the power of {m.scale_exponent:g}'}")
     parts.append(f"{c.up}{' with error feedback' if c.error_feedback else ''} up, {c.down} down")

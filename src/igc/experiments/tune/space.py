@@ -18,7 +18,7 @@ from igc.experiments.recipe import Recipe, override
 from igc.experiments.settings import K_SUBSPACE
 from igc.experiments.tune.draws import Pick, Suggest, bits, has, value_of
 
-VERSION: Final = 3  # to be raised with every change of what may be drawn: no study holds trials of two search spaces
+VERSION: Final = 4  # to be raised with every change of what may be drawn: no study holds trials of two search spaces
 
 _LEAST_POWER: Final = 6  # d = 64
 _MOST_POWER: Final = 20

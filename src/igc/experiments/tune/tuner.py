@@ -20,12 +20,12 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import optuna
 from filelock import FileLock, Timeout
@@ -47,7 +47,7 @@ from igc.experiments.run import LOCK, Run
 from igc.experiments.tune import JSON, STUDY
 from igc.experiments.tune.budget import Budget, Rehearsal
 from igc.experiments.tune.describe import describe
-from igc.experiments.tune.draws import Cheapest, Told
+from igc.experiments.tune.draws import Cheapest, Told, has
 from igc.experiments.tune.space import METHODS, TUNABLE, VERSION, Choice, SearchSpace
 from igc.projection.philox import child_seed
 
@@ -55,11 +55,12 @@ BEST: Final = "best.toml"
 NINTHS: Final = 9
 THIRD: Final = 3
 LEAST_ROUNDS: Final = 5
+_NAME: Final = "tune"  # of the study in the database
 _RANDOM_TRIALS: Final = 8  # before the estimator has anything to go by
 _TOO_SHORT: Final = f"pays for fewer than {LEAST_ROUNDS} rounds"
 _FAULTY: Final = "makes no recipe"
 _AGAIN: Final = "tried before"
-_CUT_SHORT: Final = "cut short"
+_FAILURES: Final = 3  # in a row: it is not the combinations
 _IDLE_DRAWS: Final = 100  # so many in a row that are no trials: there is nothing to try, or nothing else
 
 Say = Callable[[str, str, int, int], None]
@@ -95,6 +96,13 @@ class Terms:
         }
 
 
+class _CutShort(NamedTuple):
+    """A trial that an earlier call began: what was drawn, what is due to be drawn and what was reported are kept."""
+
+    number: int
+    id: int
+
+
 class Tuner:
     """Runs trials, until there are enough or time is up; what the folder holds already is not run again.
 
@@ -117,6 +125,8 @@ class Tuner:
         self._executor = executor
         self._say = say
         self._asking = threading.Lock()
+        self._cut_short: list[_CutShort] = []
+        self._failures = 0  # in a row
         _check(self.base, terms)
         _hold_to_its_recipe(folder, self.base)
         data = load_data(self.base)
@@ -140,7 +150,7 @@ class Tuner:
             Whether all were made; False where time was up.
 
         Raises:
-            RunError: a run failed for good, the budget pays for nothing, or another process tunes here.
+            RunError: several runs in a row failed, the budget pays for nothing, or another process tunes here.
         """
         self._check_that_it_pays()
         if not (self.folder / RECIPE).exists():  # not before: what cannot begin leaves nothing behind
@@ -148,7 +158,9 @@ class Tuner:
         with self._study() as study, ThreadPoolExecutor(jobs) as pool:
             self._write(study)  # it may be gone, or we were killed between a trial's end and its line
             try:
-                done = [future.result() for future in [pool.submit(self._work, study) for _ in range(jobs)]]
+                done = [
+                    future.result() for future in as_completed([pool.submit(self._work, study) for _ in range(jobs)])
+                ]
             except BaseException:
                 self._executor.stop.set()
                 raise
@@ -156,31 +168,37 @@ class Tuner:
 
     def _work(self, study: optuna.Study) -> bool:
         while True:
-            with self._asking:
-                trial = self._next(study)
-            if trial is None:
-                return True
             try:
-                state, value, status = self._try(trial)
+                with self._asking:
+                    trial = self._next(study)
+                if trial is None:
+                    return True
+                reported = frozenset(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+                state, value, status = self._try(trial, reported)
             except OutOfTimeError:
                 return False  # left as running: the next call takes it up again
             with self._asking:
                 trial.set_user_attr("status", status)
                 study.tell(trial, value, state)
                 self._write(study)
+                if self._failures >= _FAILURES:
+                    raise RunError(f"{self._failures} trials in a row failed; of the last one, {status}")
 
     def _next(self, study: optuna.Study) -> Trial | None:
         """The next trial that is new and that the budget pays for; None: there are enough, or nothing else to try."""
         idle: Counter[str] = Counter()
         fault = ""
         for _ in range(_IDLE_DRAWS):
+            if self._executor.late:
+                raise OutOfTimeError
             trials = study.get_trials(deepcopy=False)
-            if sum(_counts(trial) for trial in trials) >= self.terms.trials:
+            if sum(map(_counts, trials)) - len(self._cut_short) >= self.terms.trials:
                 return None
+            number = self._cut_short[0].number if self._cut_short else len(trials)
             # Anew for every trial, so that what is drawn depends on what was found and not on when we were stopped.
-            seed = child_seed(self.base.seed, len(trials)) % 2**32
+            seed = child_seed(self.base.seed, number) % 2**32
             study.sampler = optuna.samplers.TPESampler(n_startup_trials=_RANDOM_TRIALS, seed=seed)
-            trial = study.ask()
+            trial = Trial(study, self._cut_short.pop(0).id) if self._cut_short else study.ask()
             status = self._plan(trial, self._space.draw(trial))
             if status is not None:
                 trial.set_user_attr("status", status)
@@ -257,14 +275,17 @@ class Tuner:
 
     def _recipe(self, choice: Choice) -> tuple[Recipe, int] | None:
         """A recipe of as many rounds as the budget pays for, and its bytes; None where those are too few."""
-        rounds, planned = self.terms.most_rounds, 0
-        for _ in range(2):  # subspaces in turn share out the rounds; the first guess of those may be too many
-            plan = self._rehearsal.plan(choice.recipe(self.base, rounds), self.terms.budget, rounds)
+        rounds = self.terms.most_rounds
+        while True:  # subspaces in turn share out the rounds: where those are fewer, they change sooner and cost more
+            plan = self._rehearsal.plan(
+                choice.recipe(self.base, rounds), self.terms.budget, rounds, lambda: self._executor.late
+            )
             if plan.rounds < self._least:
                 return None
-            rounds, planned = plan
-            if choice.changes is None:
+            if plan.rounds == rounds or choice.changes is None:
                 break
+            rounds = plan.rounds
+        rounds, planned = plan
         return choice.recipe(self.base, rounds, self._watching(rounds)), planned
 
     def _watching(self, rounds: int) -> dict[str, Any]:
@@ -276,13 +297,13 @@ class Tuner:
             "checkpoint.keep": 1,
         }
 
-    def _try(self, trial: Trial) -> tuple[TrialState, float | None, str]:
+    def _try(self, trial: Trial, reported: frozenset[int]) -> tuple[TrialState, float | None, str]:
         recipe = Recipe.from_dict(trial.user_attrs["recipe"])
         folder = self.folder / RUNS / _name(recipe)
         trial.set_user_attr("run", folder.relative_to(self.folder).as_posix())
         rounds = recipe.federation.rounds
         label = f"trial {trial.number}: {describe(recipe)}"
-        watch = _Watch(trial, folder, rounds, self.terms.validation, self.metric_name)
+        watch = _Watch(trial, folder, rounds, self.terms.validation, self.metric_name, reported)
         job = threading.current_thread().name  # one bar a job, or a screen would be full of trials that are done
         self._say(job, label, 0, rounds)
 
@@ -294,6 +315,12 @@ class Tuner:
             summary = self._executor.run(folder, recipe, news)
         except optuna.TrialPruned:
             return TrialState.PRUNED, None, f"stopped after {watch.ninths} of {NINTHS} ninths"
+        except RunError as error:  # memory for so large a batch, say: others may have it
+            self._failures += 1
+            if not folder.exists():
+                trial.set_user_attr("run", None)
+            return TrialState.FAIL, None, f"failed: {error}"
+        self._failures = 0
         trial.set_user_attr("spent", spent := self.terms.budget.measured(folder))
         if summary is None:
             return TrialState.PRUNED, None, "training broke down"
@@ -359,18 +386,22 @@ class Tuner:
         with held, self._storage() as storage:
             study = optuna.create_study(
                 storage=storage,
-                study_name="tune",
+                study_name=_NAME,
                 direction="maximize" if self.higher_is_better else "minimize",
                 pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=THIRD),
                 load_if_exists=True,
             )
             self._hold_to_its_terms(study)
-            if not study.get_trials(deepcopy=False):
+            trials = study.get_trials(deepcopy=False)
+            if all(trial.state == TrialState.WAITING for trial in trials):  # we may have been killed between the two
                 for parameters in self._first():
-                    study.enqueue_trial(parameters)
-            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                study.enqueue_trial(trial.params)
-                study.tell(trial.number, state=TrialState.FAIL)
+                    study.enqueue_trial(parameters, skip_if_exists=True)
+            of = storage.get_study_id_from_name(_NAME)
+            self._cut_short = [
+                _CutShort(t.number, storage.get_trial_id_from_study_id_trial_number(of, t.number))
+                for t in trials
+                if t.state == TrialState.RUNNING
+            ]
             yield study
 
     @contextmanager
@@ -404,14 +435,14 @@ class Tuner:
     def _hold_to_its_terms(self, study: optuna.Study) -> None:
         asked = self.terms.to_json()
         if not study.user_attrs:
-            for key, value in asked.items():
-                study.set_user_attr(key, value)
+            study.set_user_attr("terms", asked)  # at once: whoever is killed here has written all or nothing
             return
+        held = study.user_attrs.get("terms", {})
         for key, value in asked.items():
-            if study.user_attrs.get(key) != value:
+            if held.get(key) != value:
                 raise RunError(
-                    f"{self.folder} holds a tuning with {key} = {study.user_attrs.get(key)!r}, not {value!r}; choose"
-                    " another folder with --out"
+                    f"{self.folder} holds a tuning with {key} = {held.get(key)!r}, not {value!r}; choose another folder"
+                    " with --out"
                 )
 
 
@@ -424,6 +455,7 @@ class _Watch:
     rounds: int
     split: str
     metric: str
+    reported: frozenset[int] = frozenset()  # in an earlier call
     ninths: int = 0
 
     def __call__(self, *, to_prune: bool = True) -> None:
@@ -439,7 +471,8 @@ class _Watch:
             if ninths <= self.ninths or value is None:
                 continue
             self.ninths = ninths
-            self.trial.report(value, ninths)
+            if ninths not in self.reported:
+                self.trial.report(value, ninths)
             if to_prune and ninths < NINTHS and self.trial.should_prune():
                 raise optuna.TrialPruned
 
@@ -464,11 +497,11 @@ def _counts(trial: FrozenTrial) -> bool:
     """Whether a trial is one of those that were asked for: made or being made."""
     if trial.state == TrialState.RUNNING:
         return True
-    return trial.state.is_finished() and _made(trial.user_attrs.get("status", _CUT_SHORT))
+    return trial.state.is_finished() and _made(trial.user_attrs["status"])
 
 
 def _made(status: str) -> bool:
-    return status not in (_TOO_SHORT, _FAULTY, _AGAIN, _CUT_SHORT)
+    return status not in (_TOO_SHORT, _FAULTY, _AGAIN)
 
 
 def _twin(trial: Trial, others: Sequence[FrozenTrial]) -> FrozenTrial | None:
@@ -494,7 +527,7 @@ def _line(trial: FrozenTrial) -> dict[str, Any]:
     recipe = trial.user_attrs.get("recipe")
     return {
         "trial": trial.number,
-        "status": trial.user_attrs.get("status", _CUT_SHORT),
+        "status": trial.user_attrs["status"],
         "same_as": trial.user_attrs.get("same_as"),
         "metric": trial.value if trial.state == TrialState.COMPLETE else None,
         "reached": trial.intermediate_values.get(max(trial.intermediate_values, default=0)),
@@ -524,11 +557,11 @@ def _check(base: Recipe, terms: Terms) -> None:
             f"split '{terms.validation}' would choose among trials and be reported, too: name another with --validation, or"
             " let evaluation.splits of the recipe begin with another"
         )
-    if "method.name" in terms.pinned and name not in TUNABLE:
+    if has(terms.pinned, "method.name") and name not in TUNABLE:
         raise RunError(f"method.name = '{name}': tuning is of subspaces; pin one of {', '.join(METHODS)}, or none")
     if base.privacy is not None:
         raise RunError("privacy: every trial would spend some, which no account counts; tune without, on other data")
-    if "method.change" in terms.pinned and base.method.change == "plateau":
+    if has(terms.pinned, "method.change") and base.method.change == "plateau":
         raise RunError(
             "method.change = 'plateau': what catching up will cost cannot be foreseen; pin 'rounds', or nothing"
         )
