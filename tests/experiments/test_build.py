@@ -64,6 +64,19 @@ def test_local_steps_of_decomfl_are_differences_too() -> None:
     assert isinstance(built("powersgd", LOCAL).inner, PowerSgd)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["method.dim=64"], r"^method.block = 32 is less than 64, the dimensions of a subspace; Fastfood has"),
+        (["method.dim=8", "method.burn_in=4", "method.burn_in_dim=40"], r"less than 40, .* that method.burn_in or"),
+        (["method.dim=8", 'method.budgets={"a"=50}'], r"less than 50, .* that method.burn_in or method.budgets asks"),
+    ],
+)
+def test_a_block_that_is_too_small_for_fastfood_is_named(settings: list[str], message: str) -> None:
+    with pytest.raises(ProjectionError, match=message):
+        built("static", "method.projection=fastfood", "method.block=32", *settings)
+
+
 @pytest.mark.parametrize("setting", ["method.dim=8", "method.rank=2", "method.rounds_per_epoch=2"])
 def test_what_means_nothing_to_decomfl_is_refused(setting: str) -> None:
     with pytest.raises(RecipeError, match="means nothing where name = 'decomfl'"):

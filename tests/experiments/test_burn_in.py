@@ -47,7 +47,7 @@ def test_the_recipes_method_begins_in_a_wide_subspace_and_ends_in_dim() -> None:
 
 
 def test_it_is_around_all_else_and_scales_apply_to_both_matrices() -> None:
-    method = built(ON, "local={learning_rate=0.1}", "codec.up=lloyd-1", "codec.error_feedback=true")
+    method = built(ON, "local={learning_rate=0.1}", "codec.up=eden-1", "codec.error_feedback=true")
     assert isinstance(method, BurnIn)
     assert isinstance(method.inner, LocalSteps)
     assert isinstance(method.inner.inner, ErrorFeedback)
@@ -103,7 +103,7 @@ def test_a_subspace_wider_than_the_model_is_refused() -> None:
 SETTINGS: dict[str, dict[str, Any]] = {
     "method": {"name": "static", "dim": 24, "burn_in": 5, "burn_in_dim": 64, "learned": 4},
     "optimizer": {"name": "adam", "learning_rate": 0.02, "schedule": "cosine", "warmup_rounds": 2},
-    "codec": {"up": "lloyd-1", "error_feedback": True},
+    "codec": {"up": "eden-1", "error_feedback": True},
     "federation": {"rounds": 10, "clients_per_round": 4, "batch_size": 6, "sampling": "uniform", "client_dropout": 0.2},
     "checkpoint": {"every": 1, "keep": 20},
 }

@@ -199,8 +199,28 @@ def test_a_recipe_cannot_be_changed() -> None:
         ),
         (
             {"method.full_below": 100, "codec": {"up": "lloyd-1"}},
-            "codec.up: lloyd-1 is for numbers of one scale, and groups of tensors (method.full, full_below, budgets) have"
-            " each its own; set eden-1, which rotates them first",
+            "codec.up: lloyd-1 is for numbers of one scale, and groups of tensors (method.full, full_below, budgets) or"
+            " learned directions (burn_in) have each its own; set eden-1, which rotates them first",
+        ),
+        (
+            {"method.burn_in": 9, "codec": {"down": "lloyd-3"}},
+            "codec.down: lloyd-3 is for numbers of one scale",
+        ),
+        (
+            {
+                "method": {"name": "time-varying", "moments": "carry-scale"},
+                "optimizer.name": "sgd",
+                "optimizer.momentum": 0.9,
+            },
+            "method.moments: 'carry-scale' means nothing for sgd, which has no mean squares; remove it",
+        ),
+        (
+            {"method": {"name": "time-varying", "moments": "carry-over"}, "optimizer.name": "sgd"},
+            "method.moments: 'carry-over' means nothing for sgd without momentum, which has no moments; remove it",
+        ),
+        (
+            {"local": {"learning_rate": 1.0, "proximal": 0.1}},
+            "local.proximal: means nothing to a client's first step, and there is no other; remove it, or set",
         ),
         (
             {"method.budgets": {"*.weight": 4}, "codec": {"down": "lloyd-4"}},
@@ -211,7 +231,7 @@ def test_a_recipe_cannot_be_changed() -> None:
             "local.control_variates: means nothing for the method k-subspace",
         ),
         (
-            {"local": {"learning_rate": 1.0, "control_variates": True, "proximal": 0.1}},
+            {"local": {"learning_rate": 1.0, "epochs": 2, "control_variates": True, "proximal": 0.1}},
             "local.control_variates: means nothing beside local.proximal",
         ),
         (

@@ -169,6 +169,7 @@ def connect(
         IgcError: the recipe does not fit the model.
     """
     pass_rounds, seed = sampler.rounds_per_epoch, _seed(recipe, Purpose.PROJECTION)
+    _clients_come_back(recipe, pass_rounds)
     method = build_method(recipe, space, pass_rounds, seed, len(sampler.clients), theta)
     protection, codec = build_protection(recipe), recipe.codec
     digest = digest_with(method.digest, protection)
@@ -184,6 +185,26 @@ def connect(
         protection=protection,
     )
     return clients, server
+
+
+def _clients_come_back(recipe: Recipe, pass_rounds: int) -> None:
+    """Whether what clients keep of a subspace is ever of use: how many rounds a pass takes, no recipe says by itself.
+
+    Raises:
+        RecipeError: each client takes part once in each subspace.
+    """
+    m, local = recipe.method, recipe.local
+    kept = {
+        "codec.error_feedback": recipe.codec.error_feedback,
+        "local.control_variates": local is not None and local.control_variates,
+    }
+    key = next((key for key, is_set in kept.items() if is_set), None)
+    in_passes = m.name.endswith("time-varying") and m.change == "rounds" and recipe.federation.sampling == "epoch"
+    if key is not None and in_passes and pass_rounds % (m.rounds_per_epoch or pass_rounds) == 0:
+        raise RecipeError(
+            f"{key}: means nothing where each client takes part once in a subspace, of which it would keep something;"
+            f" remove it, or set method.rounds_per_epoch to more than the {pass_rounds} rounds of one pass over the clients"
+        )
 
 
 def load_data(recipe: Recipe) -> FederatedDataset[Any]:

@@ -182,8 +182,15 @@ _SPARSE: Final[Mapping[str, Callable[[Recipe, int, int], SparseDownlink[Any, Any
 
 
 def _projection(settings: MethodSettings, D: int, d: int, seed: int) -> Projection:
-    blocks = {} if settings.block is None else {"block": settings.block}
-    return make_projection(settings.projection, D=D, d=d, seed=seed, **blocks)
+    if settings.block is None:
+        return make_projection(settings.projection, D=D, d=d, seed=seed)
+    if settings.projection == "fastfood" and settings.block < d:
+        raise ProjectionError(
+            f"method.block = {settings.block:,} is less than {d:,}, the dimensions of a subspace"
+            f"{'' if d == settings.dim else ' that method.burn_in or method.budgets asks for'}; Fastfood has as many in a"
+            " block: raise it, or remove it"
+        )
+    return make_projection(settings.projection, D=D, d=d, seed=seed, block=settings.block)
 
 
 def _in_groups(settings: MethodSettings, space: ParameterSpace, seed: int) -> Projection:

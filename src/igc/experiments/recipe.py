@@ -130,18 +130,40 @@ class Recipe(Section):
     @classmethod
     def _groups_are_rotated(cls, codec: CodecSettings, info: ValidationInfo) -> CodecSettings:
         method = info.data.get("method")
-        grouped = method is not None and (method.full or method.full_below or method.budgets)
+        grouped = method is not None and (method.full or method.full_below or method.budgets or method.burn_in)
         for key in ("up", "down"):
             name = getattr(codec, key)
             if grouped and name.startswith("lloyd"):
-                # Groups share buckets: numbers of a smaller scale than their neighbours' come back worse than as zeros.
+                # They share buckets: numbers of a smaller scale than their neighbours' come back worse than as zeros. So do
+                # random directions beside learned ones, along which gradients are large.
                 raise PydanticCustomError(
                     "fault",
                     "{place}: {name} is for numbers of one scale, and groups of tensors (method.full, full_below, budgets)"
-                    " have each its own; set {other}, which rotates them first",
+                    " or learned directions (burn_in) have each its own; set {other}, which rotates them first",
                     {"place": f"codec.{key}", "name": name, "other": name.replace("lloyd", "eden")},
                 )
         return codec
+
+    @field_validator("optimizer")
+    @classmethod
+    def _moments_there_are(cls, optimizer: OptimizerSettings, info: ValidationInfo) -> OptimizerSettings:
+        method = info.data.get("method")
+        kept = "reset" if method is None else method.moments
+        means = optimizer.name in ("adam", "yogi") or optimizer.momentum > 0
+        squares = optimizer.name != "sgd"
+        if (kept == "carry-scale" and not squares) or (kept == "carry-over" and not (means or squares)):
+            raise PydanticCustomError(
+                "fault",
+                "{place}: '{kept}' means nothing for {name}{without}, which has {none}; remove it",
+                {
+                    "place": "method.moments",
+                    "kept": kept,
+                    "name": optimizer.name,
+                    "without": "" if optimizer.momentum else " without momentum",
+                    "none": "no mean squares" if kept == "carry-scale" else "no moments",
+                },
+            )
+        return optimizer
 
     @field_validator("optimizer")
     @classmethod

@@ -283,7 +283,7 @@ class LocalSettings(Section):
         epochs: times that a client goes through its batch in a round.
         batch_size: examples of one step; None: all that the client drew (``federation.batch_size``).
         optimizer: the clients' update rule; it starts anew in every round.
-        proximal: mu of FedProx, which pulls clients back to where the round began.
+        proximal: mu of FedProx, which pulls clients' models back to the one that the round began with.
         control_variates: of sgd: correct each client's steps by how its gradients differ from everybody's, as SCAFFOLD
             does; clients remember twice as many numbers as an upload has, and downloads have once as many more. Needs
             ``federation.weights`` = ``uniform``.
@@ -297,6 +297,16 @@ class LocalSettings(Section):
     optimizer: Literal["sgd", "adam"] = "sgd"
     proximal: Annotated[float, Field(ge=0)] = 0.0
     control_variates: bool = False
+
+    @field_validator("proximal")
+    @classmethod
+    def _there_is_a_way_back(cls, proximal: float, info: ValidationInfo) -> float:
+        if proximal and info.data.get("epochs") == 1 and info.data.get("batch_size", 0) is None:
+            raise ValueError(
+                "means nothing to a client's first step, and there is no other; remove it, or set local.batch_size or"
+                " local.epochs for more"
+            )
+        return proximal
 
     @field_validator("control_variates")
     @classmethod
@@ -336,7 +346,7 @@ class OptimizerSettings(Section):
             usual 1e-8 is safe where it is for parameters.
         schedule: how the learning rate falls from its peak to the last round.
         warmup_rounds: over how many rounds it rises, linearly, to its peak.
-        final_fraction: share of the peak that is left at the last round.
+        final_fraction: share of the peak that decay comes to after the last round.
         restarts: warm restarts: the schedule begins again, warm-up included, with every ``cycle`` of ``rounds``, at every
             ``change`` of subspace, or ``never``.
         cycle: rounds from one restart to the next.

@@ -67,10 +67,40 @@ def test_what_the_folder_has_of_fewer_rounds_is_no_answer(
 def test_what_is_set_is_set_for_all_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ["dimension", "movie-reviews", "--max-hours", "0", "--out", str(tmp_path), "--set", "codec.up=int8"]
+    arguments = [
+        "dimension",
+        "movie-reviews",
+        "--max-hours",
+        "0",
+        "--out",
+        str(tmp_path),
+        "--set",
+        "federation.batch_size=3",
+    ]
     assert igc(arguments, capsys, monkeypatch).code == 0
     [recipe] = [load(path) for path in tmp_path.glob("runs/*/*/recipe.toml")]
-    assert (recipe.method.name, recipe.codec.up) == ("fedsgd", "int8")
+    assert (recipe.method.name, recipe.federation.batch_size) == ("fedsgd", 3)
+
+
+def test_the_yardstick_is_uncompressed_whatever_codec_is_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("igc.experiments.compare.execute.Executor", lambda threads, deadline: InThisProcess(2))
+    recipe = write_recipe(tmp_path / "tiny")
+    arguments = [
+        "dimension",
+        str(recipe),
+        "--no-tune",
+        "--rounds",
+        "2",
+        "--start",
+        "16",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert igc([*arguments, "--set", "codec.up=int8"], capsys, monkeypatch).code == 0
+    runs = [load(path) for path in tmp_path.glob("out/runs/*/*/recipe.toml")]
+    assert {run.method.name: run.codec.up for run in runs} == {"fedsgd": "float32", "static": "int8"}
 
 
 def test_a_share_of_nothing_is_refused_before_anything_runs(
@@ -93,7 +123,11 @@ def test_the_default_measure_is_held_to_that_too(
 
 
 @pytest.mark.parametrize(
-    "setting", ["method.name=k-subspace", "method.dim=8", "method.full=['*']", "method.budgets={'*.bias'=8}"]
+    "setting",
+    [
+        *("method.name=k-subspace", "method.dim=8", "method.full=['*']", "method.budgets={'*.bias'=8}"),
+        *("method.burn_in=4", "method={name='static',full=['*bias']}"),
+    ],
 )
 def test_what_is_searched_for_cannot_be_set(
     setting: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -111,6 +145,16 @@ def test_a_target_that_is_no_number_is_refused(
     assert (outcome.code, "must be from 0 to 1" in outcome.err) == (2, True)
 
 
+@pytest.mark.parametrize("command", ["dimension", "compare", "tune"])
+def test_hours_that_are_no_number_are_refused(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [command, "movie-reviews", "--max-hours", "nan", "--out", str(tmp_path / "out")]
+    outcome = igc([*arguments, *(["--bytes", "5MB"] if command == "tune" else [])], capsys, monkeypatch)
+    assert (outcome.code, "--max-hours nan: give a number of hours" in outcome.err) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_gain_begins_where_seeds_begin_in_the_mean(tmp_path: Path) -> None:
     recipe = load("movie-reviews")
     for seed, initial in enumerate((0.6, 0.4)):
@@ -122,6 +166,19 @@ def test_a_gain_begins_where_seeds_begin_in_the_mean(tmp_path: Path) -> None:
     scale = _Scale.of(line, tmp_path, "gain")
     assert scale.metric(0.9) == pytest.approx(0.5 + 0.9 * 0.2)
     assert scale.quality(0.6) == pytest.approx(0.5)
+
+
+def test_without_a_metric_to_begin_from_there_is_a_ratio_and_no_gain(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.toml").write_text(load("movie-reviews").to_toml())
+    (tmp_path / "run" / "summary.json").write_text(json.dumps({"rounds": 1, "initial_metric": None, "D": 10}))
+    line = {"metric": 20.0, "runs": ["run"], "higher_is_better": False, "metric_name": "perplexity"}
+    scale = _Scale.of(line, tmp_path, "ratio")
+    assert scale.quality(40.0) == 0.5
+    write_plot(tmp_path, scale.study("Tiny", 0.995, [Point(16, 40.0, 0.0, 0.5, False, 1.0, 100.0)]))
+    assert "99.5% of uncompressed" in (tmp_path / "dimension.svg").read_text()
+    with pytest.raises(RunError, match="theta_0 has no finite perplexity"):
+        _Scale.of(line, tmp_path, None)
 
 
 def test_an_uncompressed_metric_of_zero_is_nothing_to_take_a_share_of(tmp_path: Path) -> None:

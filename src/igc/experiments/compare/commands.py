@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -57,7 +56,7 @@ def compare(
     from igc.experiments.compare.campaign import Terms
     from igc.experiments.compare.comparison import CSV
     from igc.experiments.compare.comparison import compare as run
-    from igc.experiments.compare.execute import Executor, threads_for
+    from igc.experiments.compare.execute import Executor, deadline_in, threads_for
     from igc.experiments.compare.names import names
     from igc.experiments.compare.table import AtWork, table
     from igc.experiments.recipe import load, parse_override
@@ -75,8 +74,7 @@ def compare(
     test, *others = base.evaluation.splits
     chooses = (validation or (others or ["validation"])[0]) if tune else None
     terms = Terms(rounds or base.federation.rounds, budget, seeds, trials if tune else 1, test, chooses)
-    deadline = None if max_hours is None else time.monotonic() + 3600 * max_hours
-    executor = Executor(threads_for(jobs), deadline)
+    executor = Executor(threads_for(jobs), deadline_in(max_hours))
     folder = out or Path("runs") / f"compare-{Path(recipe).stem}"
     try:
         with AtWork(errors) as at_work:

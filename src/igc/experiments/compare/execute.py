@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -39,6 +40,19 @@ def threads_for(jobs: int) -> int:
         return int(asked)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(cores // jobs, 1)
+
+
+def deadline_in(hours: float | None) -> float | None:
+    """`time.monotonic` after so many hours; None: never.
+
+    Raises:
+        RunError: that is no number of hours.
+    """
+    if hours is None:
+        return None
+    if math.isnan(hours):  # which is within all limits
+        raise RunError("--max-hours nan: give a number of hours, such as 1.5")
+    return time.monotonic() + 3600 * hours
 
 
 @dataclass(frozen=True)

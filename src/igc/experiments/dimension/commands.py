@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,7 +49,7 @@ def dimension(
         raise typer.BadParameter(f"must be one of {', '.join(_MEASURES)}", param_hint="--measure")
 
     from igc.experiments.compare.campaign import Terms
-    from igc.experiments.compare.execute import Executor, threads_for
+    from igc.experiments.compare.execute import Executor, deadline_in, threads_for
     from igc.experiments.compare.table import AtWork
     from igc.experiments.dimension.plot import write_plot
     from igc.experiments.dimension.study import JSON, study
@@ -62,7 +61,7 @@ def dimension(
     test, *others = base.evaluation.splits
     chooses = (validation or (others or ["validation"])[0]) if tune else None
     terms = Terms(rounds or base.federation.rounds, None, seeds, trials if tune else 1, test, chooses)
-    executor = Executor(threads_for(1), None if max_hours is None else time.monotonic() + 3600 * max_hours)
+    executor = Executor(threads_for(1), deadline_in(max_hours))
     folder = out or Path("runs") / f"dimension-{Path(recipe).stem}"
     kind: Any = measure
     try:
@@ -114,8 +113,8 @@ def _table(known: Study) -> Table:
 
 
 def _verdict(known: Study, done: bool) -> str:
-    share = f"{known.target:.0%} of the uncompressed {'gain in ' if known.measure == 'gain' else ''}{known.metric_name}"
-    goal = f"{share} ({known.bar:.4g})"
+    what = f"{'gain in ' if known.measure == 'gain' else ''}{known.metric_name}"
+    goal = f"{100 * known.target:g}% of the uncompressed {what} ({known.bar:.4g})"
     if known.d is None:
         return f"no d tried reaches {goal}"
     below = "" if known.fails is None else f"; {known.fails:,} does not"

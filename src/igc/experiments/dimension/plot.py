@@ -56,7 +56,8 @@ def _figure(study: Study) -> Figure:
         axes.plot(broken, [0.03] * len(broken), "x", color=_RED, label="broke down", transform=foot, zorder=3)
     axes.axhline(study.uncompressed, color=_GREY, linewidth=1, label=f"uncompressed, {study.uncompressed:.4g}")
     axes.axhline(study.bar, color=_BLUE, linewidth=1, linestyle="--", label=f"target, {study.bar:.4g}")
-    axes.axhline(study.initial, color="#C4C4C4", linewidth=1, label=f"before training, {study.initial:.4g}")
+    if study.initial is not None:
+        axes.axhline(study.initial, color="#C4C4C4", linewidth=1, label=f"before training, {study.initial:.4g}")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(value):,}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -65,6 +66,8 @@ def _figure(study: Study) -> Figure:
     figure.legend(frameon=False, loc="outside lower center", ncols=3)
     answer = "not reached" if study.d is None else f"d = {study.d:,}"
     axes.set_title(
-        f"{study.title}: {study.target:.0%} of uncompressed ({study.measure}) with {answer}", loc="left", fontsize=11
+        f"{study.title}: {100 * study.target:g}% of uncompressed ({study.measure}) with {answer}",
+        loc="left",
+        fontsize=11,
     )
     return figure

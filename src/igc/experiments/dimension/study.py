@@ -1,6 +1,6 @@
 """A study of the intrinsic dimension: runs at one d after the other, in a comparison's folder.
 
-STUDY/dimension.json, .csv    the answer and every point
+STUDY/dimension.json          the answer and every point of the latest search
 STUDY/dimension.svg, .png     quality against d
 STUDY/comparison.json         the same runs as a comparison, for `igc report`
 """
@@ -26,8 +26,13 @@ from igc.experiments.run import Run
 
 JSON: Final = "dimension.json"
 _YARDSTICK: Final = "fedsgd"
+_LOSSLESS: Final = "+codec={}"
 # What the search itself sets, and what would add dimensions to d.
-_SEARCHED: Final = ("method.name", "method.dim", "method.full", "method.full_below", "method.budgets")
+_SEARCHED: Final = (
+    *("method", "method.name", "method.dim"),
+    *("method.full", "method.full_below", "method.budgets"),
+    *("method.burn_in", "method.burn_in_dim", "method.learned"),
+)
 
 Measure = Literal["ratio", "gain"]
 
@@ -66,7 +71,7 @@ class Study:
         d: the smallest d that reached it; None where none did.
         fails: the largest smaller d that did not; None where none is known.
         uncompressed: metric of uncompressed training.
-        initial: metric of theta_0, mean over seeds.
+        initial: metric of theta_0, mean over seeds; None where it is not finite.
         bar: the metric that is the target.
         metric_name: what is measured.
         D: parameters.
@@ -79,7 +84,7 @@ class Study:
     d: int | None
     fails: int | None
     uncompressed: float
-    initial: float
+    initial: float | None
     bar: float
     metric_name: str
     D: int
@@ -112,7 +117,8 @@ def study(
         executor: trains runs.
         say: told what goes on.
         found: told after every point.
-        given: keys of the recipe, dotted, that the user set, for the yardstick as for all.
+        given: keys of the recipe, dotted, that the user set, for the yardstick as for all, but for codecs: it is
+            uncompressed.
 
     Returns:
         What is known, and whether that is the answer: False where time was up.
@@ -135,7 +141,8 @@ def study(
 
     _asks_for_something(target, measure)
     _leaves_d_to_the_search(given)
-    yardstick = line_of(_YARDSTICK)
+    compressed = any(key.partition(".")[0] == "codec" for key in given)
+    yardstick = line_of(_YARDSTICK + (_LOSSLESS if compressed else ""))
     if yardstick is None:
         return None, False
     scale = _Scale.of(yardstick, folder, measure)
@@ -179,7 +186,7 @@ class _Scale:
 
     measure: Measure
     higher_is_better: bool
-    initial: float
+    initial: float | None
     full: float
     metric_name: str
     D: int
@@ -192,13 +199,19 @@ class _Scale:
         summaries: list[dict[str, Any]] = [Run.open(folder / run).summary for run in line["runs"]]
         higher = line["higher_is_better"]
         chosen: Measure = measure or ("ratio" if higher else "gain")
-        initial, full = fmean(summary["initial_metric"] for summary in summaries), line["metric"]
+        began = [summary["initial_metric"] for summary in summaries]
+        initial, full = None if None in began else fmean(began), line["metric"]
         if chosen == "ratio" and full == 0:
             raise RunError(
                 f"uncompressed training ends at {line['metric_name']} 0, of which nothing is a share; train for more"
                 " rounds, or set another learning rate"
             )
-        if chosen == "gain" and (full <= initial if higher else full >= initial):
+        if chosen == "gain" and initial is None:
+            raise RunError(
+                f"theta_0 has no finite {line['metric_name']}, from which a gain would be counted; ask for a share of the"
+                " 'ratio' (--measure)"
+            )
+        if chosen == "gain" and initial is not None and (full <= initial if higher else full >= initial):
             raise RunError(
                 f"uncompressed training ends at {line['metric_name']} {full:.4g}, where it began at {initial:.4g}: there is"
                 " no gain to reach a share of; train for more rounds, or set another learning rate"
@@ -209,12 +222,14 @@ class _Scale:
         """The share of the uncompressed quality that a metric is."""
         if self.measure == "ratio":
             return metric / self.full if self.higher_is_better else self.full / metric
+        assert self.initial is not None  # `of` saw to it
         return (metric - self.initial) / (self.full - self.initial)
 
     def metric(self, quality: float) -> float:
         """The metric of a quality."""
         if self.measure == "ratio":
             return quality * self.full if self.higher_is_better else self.full / quality
+        assert self.initial is not None
         return self.initial + quality * (self.full - self.initial)
 
     def point(self, d: int, line: Line, target: float) -> Point:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,7 +49,7 @@ def tune(
     if find_spec("optuna") is None:
         raise RunError("igc tune needs the package 'optuna': pip install 'intrinsic-gradient-compression[tune]'")
 
-    from igc.experiments.compare.execute import Executor, threads_for
+    from igc.experiments.compare.execute import Executor, deadline_in, threads_for
     from igc.experiments.compare.table import AtWork
     from igc.experiments.recipe import load, parse_override
     from igc.experiments.tune import JSON
@@ -63,8 +62,7 @@ def tune(
     pinned = frozenset(".".join(parse_override(text)[0]) for text in settings or [])
     chooses = validation or (others or ["validation"])[0]
     terms = Terms(Budget(bytes_, per), trials, rounds or base.federation.rounds, chooses, pinned)
-    deadline = None if max_hours is None else time.monotonic() + 3600 * max_hours
-    executor = Executor(threads_for(jobs), deadline)
+    executor = Executor(threads_for(jobs), deadline_in(max_hours))
     folder = out or Path("runs") / f"tune-{Path(recipe).stem}"
     try:
         with AtWork(errors) as at_work:
