@@ -47,12 +47,13 @@ def save_adapter(
         dense: write D numbers of an uncompressed method, too; worth it where few tensors are trained, as with LoRA.
 
     Raises:
-        AdapterError: there is nothing compressed to save (an uncompressed method's displacement is as large as the model),
-            and ``dense`` was not asked for.
+        AdapterError: there is nothing small to save (the displacement is as large as the model, as of uncompressed and
+            sparsifying methods), and ``dense`` was not asked for.
     """
     if not dense and any(isinstance(term.projection, Identity) for term in terms):
         raise AdapterError(
-            "an uncompressed method has no adapter, its update is as large as the model; export it merged"
+            "no adapter: this method keeps no small state, its update is as large as the model; what it trained is in the"
+            " merged model"
         )
     header = {
         "format": FORMAT,

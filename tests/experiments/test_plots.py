@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from igc.errors import RunError
 from igc.experiments import plots
+from igc.experiments.metrics import of_split
 from igc.experiments.plots import write_plots
 
 SUMMARY = {
@@ -21,6 +22,7 @@ SUMMARY = {
     "method": "static",
     "d": 16_384,
     "D": 22_713_600,
+    "split": "test",
     "metric_name": "accuracy",
     "model_bytes": 90_854_400,
 }
@@ -79,6 +81,25 @@ def test_any_run_can_be_drawn(tmp_path: Path, case: str) -> None:
             assert Xml.fromstring(path.read_text(encoding="utf-8")).tag.endswith("svg")
         else:
             assert path.read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_a_headline_is_the_recipes_whatever_was_first_before(tmp_path: Path) -> None:
+    """A run that went on with other splits: rounds before are of others, and so is what it began with."""
+    before, after = run(10, every=5), run(20, every=5, splits=("validation", "test"))[11:]
+    for record in before:
+        if "metrics" in record:
+            record["metrics"] = {"test": {"accuracy": 0.1}}
+            record["metric"] = 0.1
+    write_plots(tmp_path, [*before, *after], SUMMARY | {"split": "validation"})
+    text = (tmp_path / "metric-vs-bytes.svg").read_text(encoding="utf-8")
+    assert "before training" not in text
+    found = of_split(before[0], "validation")
+    assert (found["metric"], of_split(before[0], "test")["metric"]) == (None, 0.1)
+    (axes, *_) = plots._against_rounds(
+        [of_split(record, "validation") for record in (*before, *after)], SUMMARY | {"split": "validation"}
+    ).axes
+    bold = max(axes.lines, key=lambda line: line.get_linewidth())
+    assert (bold.get_label(), numbers(bold.get_xdata())) == ("validation", [15, 20])
 
 
 def test_the_same_run_gives_the_same_files(tmp_path: Path) -> None:

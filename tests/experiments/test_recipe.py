@@ -474,6 +474,18 @@ def test_what_only_the_old_choice_took_is_dropped() -> None:
     assert "subspaces" not in recipe.to_dict()["method"]
 
 
+def test_what_only_the_old_partition_took_is_dropped() -> None:
+    data = load("fashion-mnist", ["data.partition=iid"]).data
+    assert (data.clients, data.alpha) == (100, None)
+    data = load("fashion-mnist", ["data.partition=labels", "data.labels_per_client=2"]).data
+    assert (data.clients, data.alpha, data.labels_per_client) == (100, None, 2)
+    file = ["data.source=text-classification-file", "data.path=a.csv"]
+    assert load("movie-reviews", [*file, "data.partition=natural"]).data.clients is None
+    assert load("movie-reviews", file).data.clients == 240
+    with pytest.raises(RecipeError, match="partition 'iid' takes no 'alpha'"):
+        load("fashion-mnist", ["data.partition=iid", "data.alpha=1"])
+
+
 def test_an_override_that_means_nothing_is_a_fault() -> None:
     with pytest.raises(RecipeError, match=r"movie-reviews: method\.subspaces: means nothing where name = 'static'"):
         load("movie-reviews", ["method.subspaces=2"])

@@ -2,10 +2,11 @@
 
 from igc.data.base import FederatedDataset, LabelledImage, LabelledText, Opening, Source
 from igc.data.load import load_dataset
-from igc.data.settings import DataSettings
+from igc.data.settings import DEALT_BY, DataSettings
 from igc.data.sources import SOURCES, Loader
 
 __all__ = [
+    "DEALT_BY",
     "SOURCES",
     "DataSettings",
     "FederatedDataset",

@@ -16,7 +16,7 @@ Partition = Literal["natural", "iid", "dirichlet", "labels"]
 HomePath = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]  # noqa: PTH111
 
 # Which settings each partition needs; the others of these it refuses.
-_NEEDS: dict[Partition, frozenset[str]] = {
+DEALT_BY: dict[Partition, frozenset[str]] = {
     "natural": frozenset(),
     "iid": frozenset({"clients"}),
     "dirichlet": frozenset({"clients", "alpha"}),
@@ -74,7 +74,7 @@ class DataSettings(BaseModel):
         if how in ("dirichlet", "labels") and not loader.labelled:
             faults.append(f"partition '{how}' goes by labels, and source '{self.source}' has none")
         for name in ("clients", "alpha", "labels_per_client"):
-            given, wanted = getattr(self, name) is not None, name in _NEEDS[how]
+            given, wanted = getattr(self, name) is not None, name in DEALT_BY[how]
             if wanted and not given:
                 own = " (or is it 'natural'?)" if self.partition is None and loader.natural else ""
                 faults.append(f"partition '{how}' needs '{name}'{own}")

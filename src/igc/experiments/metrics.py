@@ -107,6 +107,13 @@ def truncate_after(path: Path, round: int) -> None:
     write_atomically(path, b"".join(line + b"\n" for record, line in _lines(path) if record["round"] <= round))
 
 
+def of_split(record: Mapping[str, Any], split: str) -> Record:
+    """A line with the ``metric`` of a split, None where that was not evaluated: headlines change with a recipe's splits."""
+    if "metrics" not in record:
+        return dict(record)
+    return {**record, "metric": record["metrics"].get(split, {}).get(record.get("metric_name"))}
+
+
 def _line(record: Mapping[str, Any]) -> str:
     return json.dumps(record, allow_nan=False, separators=(", ", ": "))
 

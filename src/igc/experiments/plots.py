@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from igc.experiments import metrics
 from igc.experiments.atomic import write_atomically
 from igc.experiments.format import format_bytes, format_metric
 
@@ -53,7 +54,7 @@ def write_plots(folder: Path, records: Sequence[Mapping[str, Any]], summary: Map
     Args:
         folder: where to; made if need be.
         records: lines of ``metrics.jsonl``.
-        summary: as in ``summary.json``; used are title, method, d, D, metric_name and model_bytes.
+        summary: as in ``summary.json``; used are title, method, d, D, split, metric_name and model_bytes.
 
     Returns:
         What was written.
@@ -62,6 +63,7 @@ def write_plots(folder: Path, records: Sequence[Mapping[str, Any]], summary: Map
         RunError: a file cannot be written.
     """
     paths = []
+    records = [metrics.of_split(record, summary["split"]) for record in records]
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a title may be in any script
         for name, draw in (("metric-vs-rounds", _against_rounds), ("metric-vs-bytes", _against_bytes)):
@@ -77,7 +79,7 @@ def write_plots(folder: Path, records: Sequence[Mapping[str, Any]], summary: Map
 def _against_rounds(records: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Figure:
     figure, axes = _figure(summary)
     _loss(axes, records, "round")
-    _metrics(axes, records, summary["metric_name"], "round")
+    _metrics(axes, records, summary, "round")
     last = max((record["round"] for record in records), default=0) or 1
     axes.set_xlim(-0.05 * last, 1.05 * last)
     axes.set_xlabel("round")
@@ -96,10 +98,10 @@ def _against_bytes(records: Sequence[Mapping[str, Any]], summary: Mapping[str, A
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(_log_locator(_span([model, *(record["bytes"] for record in sums)])))
         axes.xaxis.set_minor_formatter(NullFormatter())
-        if evaluated[0]["bytes"] == 0:  # has no place on this axis
+        if evaluated and evaluated[0]["bytes"] == 0:  # has no place on this axis
             axes.axhline(evaluated[0]["metric"], color=_QUIET, linestyle=":", linewidth=1.2, label="before training")
     _loss(axes, sums, "bytes")
-    _metrics(axes, sums, summary["metric_name"], "bytes")
+    _metrics(axes, sums, summary, "bytes")
     label = f"sending the model once ({format_bytes(model)})"
     axes.axvline(model, color=_QUIET, linestyle="--", linewidth=1.2, label=label)
     axes.set_xlabel("bytes sent so far, up and down, all clients")
@@ -119,10 +121,12 @@ def _figure(summary: Mapping[str, Any]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _metrics(axes: Axes, records: Sequence[Mapping[str, Any]], metric_name: str, x: str) -> None:
-    """The metric on each split; the headline, which is the first, on top and with its last value."""
+def _metrics(axes: Axes, records: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], x: str) -> None:
+    """The metric on each split; the headline on top and with its last value."""
+    metric_name = summary["metric_name"]
     evaluated = [record for record in records if record.get("metric") is not None]
-    splits = list(dict.fromkeys(split for record in evaluated for split in record["metrics"]))
+    others = (split for record in evaluated for split in record["metrics"])
+    splits = list(dict.fromkeys([summary["split"], *others])) if evaluated else []
     shown: list[float] = []
     for number, split in reversed(list(enumerate(splits))):
         points = [(record[x], record["metrics"].get(split, {}).get(metric_name)) for record in evaluated]

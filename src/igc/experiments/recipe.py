@@ -21,7 +21,7 @@ import tomli_w
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from igc.data import DataSettings
+from igc.data import DEALT_BY, SOURCES, DataSettings
 from igc.errors import RecipeError, did_you_mean
 from igc.experiments.faults import faults
 from igc.experiments.metrics import METRICS
@@ -399,6 +399,7 @@ def override(tree: dict[str, Any], overrides: Sequence[tuple[list[str], Any]]) -
             defaults = {other: section.model_fields[other].default for other in conditions}
             if changed and (name, key) not in given and section.obstacle(key, {**defaults, **values}):
                 values.pop(key, None)
+    _drop_what_the_partition_lacks(tree, given)
     _shorten_warm_up(tree, given)
 
 
@@ -443,6 +444,20 @@ def _drop_what_the_method_lacks(tree: dict[str, Any], given: set[tuple[str, ...]
             continue
         if matches(section.get(key), value) and (name, key) not in given:
             del section[key]
+
+
+def _drop_what_the_partition_lacks(tree: dict[str, Any], given: set[tuple[str, ...]]) -> None:
+    """Where another partition was asked for, leave out what is of the file's."""
+    data = tree.get("data")
+    if given.isdisjoint({("data", "partition"), ("data", "source")}) or not isinstance(data, dict):
+        return
+    source = SOURCES.get(str(data.get("source")))
+    how = data.get("partition") or (source.partition if source else None)
+    if how not in DEALT_BY:  # which is found out later
+        return
+    for key in frozenset().union(*DEALT_BY.values()) - DEALT_BY[how]:
+        if ("data", key) not in given:
+            data.pop(key, None)
 
 
 def _sections() -> Iterator[tuple[str, type[Section]]]:

@@ -14,7 +14,8 @@ The paper's clients send the change of c_i, too, another d numbers. That is h_i 
 has: the same algorithm at half the upload. For that both sides take what was read at the other end: c' is what clients read
 of c, w what the server reads of sigma - x. Else what codecs lose would add up in c for good, and c drift away from the c_i.
 The step of c keeps it the mean of the c_i where clients count the same, as the paper's do, or where all take part in every
-round. Else c would be no mean of theirs, and training end at a wrong point: recipes with other weights are refused.
+round, which no recipe can promise. Else c would be no mean of theirs, and training end at a wrong point: recipes with other
+weights are refused.
 
 A client keeps c_i as it was before and after its last upload, 2 d numbers. Downloads are numbered by their round, from 1,
 and say which of them the client last answered with an upload that the server took; 0 is none, and c_i zero. Where that is

@@ -150,8 +150,14 @@ def _check_length(model: Any, tokens: int, name: str) -> None:
     config = model.config
     limit = config.encoder.get("max_position_embeddings") if isinstance(config, MeanPoolingConfig) else None
     limit = limit or getattr(config, "max_position_embeddings", None)
-    if limit is not None and tokens > limit:
-        raise ModelError(f"max_tokens = {tokens}, but '{name}' reads at most {limit}")
+    if limit is None:
+        return
+    for place, module in model.named_modules():  # RoBERTa and its kin number positions from behind the padding's
+        if place.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            limit -= module.padding_idx + 1
+            break
+    if tokens > limit:
+        raise ModelError(f"max_tokens = {tokens}, but '{name}' reads at most {limit}; set task.max_tokens to that")
 
 
 def _architecture(model: Any) -> str:

@@ -46,7 +46,7 @@ class RunLog:
     Attributes:
         folder: the run's.
         recipe: ``recipe.toml`` as tables.
-        records: lines of ``metrics.jsonl``.
+        records: lines of ``metrics.jsonl``, with the ``metric`` of the recipe's first split.
         uploads: messages up, by the ledger.
         downloads: messages down, by the ledger.
         bytes_up: of them, by the ledger.
@@ -248,6 +248,8 @@ def read_run(folder: Path) -> RunLog:
             uploads, downloads = uploads + (way["up"] > 0), downloads + (way["down"] > 0)
     records = tuple(metrics.read(log)) if log.is_file() else ()
     _check(records, log)
+    headline = look_up(recipe, "evaluation.splits", ["test"])[0]
+    records = tuple(metrics.of_split(record, headline) for record in records)
     done = records[-1]["round"] if records else 0
     if summary is not None and done < (summary.get("rounds") or 0):  # more is well: it was given more rounds since
         raise RunError(
