@@ -156,7 +156,7 @@ def pareto(group: Group, looks: dict[str, Style], name: str) -> Plot:
 
     def draw(form: Form) -> Figure:
         figure, axes = _figure(form, "all bytes, up and down, all clients (log scale)", group.metric_name)
-        _bytes_axis(axes, [x for x, _ in at.values()], log=True)
+        _bytes_axis(axes, [x for x, _ in at.values()], form, log=True)
         _value_axis(axes, [y for _, y in at.values()])
         for (x0, y0), (x1, y1) in pairwise(at[entry] for entry in best):
             axes.plot([x0, x1, x1], [y0, y0, y1], color=FRONTIER[1], lw=1.4, zorder=1.5)
@@ -211,7 +211,7 @@ def against(group: Group, entries: Sequence[Entry], looks: dict[str, Style], x: 
         if x == "total":
             ends = [points[-1].total for points in courses.values() if points[-1].total > 0]
             log = _span(ends) >= _LOG_FROM
-            _bytes_axis(axes, ends, log=log)
+            _bytes_axis(axes, ends, form, log=log)
         else:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8 if form is not NARROW else 5))
         for entry, points in courses.items():
@@ -344,13 +344,14 @@ def _curve(axes: Axes, entry: Entry, points: list[Point], style: Style, x: str) 
     )
 
 
-def _bytes_axis(axes: Axes, totals: Sequence[float], *, log: bool) -> None:
+def _bytes_axis(axes: Axes, totals: Sequence[float], form: Form, *, log: bool) -> None:
     if log:
         axes.set_xscale("log")
         if len(set(totals)) == 1:
             axes.set_xlim(totals[0] / 2, totals[0] * 2)
         span = _span(totals)
-        round_ones = LogLocator(subs=(1, 2, 5) if span < 200 else (1,), numticks=12)
+        between = (1, 2, 5) if form is not NARROW or span < 10 else (1, 3)  # as many as have room side by side
+        round_ones = LogLocator(subs=between if span < 200 else (1,), numticks=12)
         axes.xaxis.set_major_locator(MaxNLocator(4) if span < _NEAR else round_ones)
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short_bytes(value)))
