@@ -134,8 +134,9 @@ def evaluate(
         finite = {s: {n: v if math.isfinite(v) else None for n, v in values.items()} for s, values in scores.items()}
         _out().print_json(json.dumps({"round": experiment.server.round, "metrics": finite}))
         return
-    title = Text(f"{run} after round {experiment.server.round}", style="table.title")
-    table = Table(title=title, box=None, title_justify="left")
+    # Not the table's own title, which would be wrapped to the width of the table.
+    _out().print(Text(f"{run} after round {experiment.server.round}", style="table.title"), soft_wrap=True)
+    table = Table(box=None)
     table.add_column("split")
     names = list(next(iter(scores.values())))
     for name in names:
