@@ -38,7 +38,7 @@ def fill(folder: Path, names: set[str]) -> Path:
         ({RECIPE, METRICS}, "run"),
         ({RECIPE, CHECKPOINTS}, "run"),
         ({RECIPE, METRICS, RUNS}, "run"),  # trained with --out .
-        ({RECIPE, RUNS}, "comparison"),  # before its first line
+        ({RECIPE, RUNS}, None),  # `igc show NAME > recipe.toml`, then `igc train recipe.toml`
         ({RECIPE, RUNS, COMPARISON}, "comparison"),
         ({RECIPE, RUNS, COMPARISON, METRICS}, "comparison"),  # into which a run was trained
         ({RECIPE, RUNS, STUDY}, "tuning"),
@@ -47,6 +47,16 @@ def fill(folder: Path, names: set[str]) -> Path:
 )
 def test_what_a_folder_holds(names: set[str], kind: Kind | None, tmp_path: Path) -> None:
     assert kind_of(fill(tmp_path / "folder", names)) == kind
+
+
+def test_runs_of_methods_are_a_comparisons_before_its_first_line(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "folder", {RECIPE, RUNS})
+    (folder / RUNS / "mine").mkdir()
+    (folder / RUNS / "mine" / RECIPE).touch()  # a run of the recipe beside it
+    assert kind_of(folder) is None
+    (folder / RUNS / "static" / "seed-0").mkdir(parents=True)
+    (folder / RUNS / "static" / "seed-0" / RECIPE).touch()
+    assert kind_of(folder) == "comparison"
 
 
 def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:

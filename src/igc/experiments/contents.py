@@ -26,9 +26,8 @@ def kind_of(folder: Path) -> Kind | None:
         RunError: it cannot be read.
     """
     try:
-        there = {
-            name: (folder / name).exists() for name in (STUDY, TUNING, COMPARISON, METRICS, CHECKPOINTS, RECIPE, RUNS)
-        }
+        there = {name: (folder / name).exists() for name in (STUDY, TUNING, COMPARISON, METRICS, CHECKPOINTS, RECIPE)}
+        compared = there[RECIPE] and any((folder / RUNS).glob(f"*/*/{RECIPE}"))
     except OSError as error:
         raise RunError(f"cannot read {folder}: {error.strerror}") from error
     if there[STUDY] or there[TUNING]:
@@ -37,8 +36,8 @@ def kind_of(folder: Path) -> Kind | None:
         return "comparison"
     if there[METRICS] or there[CHECKPOINTS]:
         return "run"
-    # Nobody's runs/ alone is a comparison: `igc train` makes one wherever it is called.
-    return "comparison" if there[RECIPE] and there[RUNS] else None
+    # A recipe and runs/ are what `igc train recipe.toml` leaves where it is called; a comparison's runs are of methods.
+    return "comparison" if compared else None
 
 
 def keep_for(kind: Kind, folder: Path) -> None:
