@@ -143,7 +143,7 @@ def test_what_an_uncompressed_method_trained_can_be_an_adapter_too(bert: Path, t
     space = ParameterSpace.of(model)
     terms = [Term(Identity(D=space.D, d=space.D, seed=0), torch.randn(space.D, generator=torch.Generator()))]
     Theta(space.parameters(model)).move_(terms)
-    with pytest.raises(AdapterError, match="uncompressed"):
+    with pytest.raises(AdapterError, match="no adapter: this method keeps no small state"):
         igc.save_adapter(tmp_path / "a", terms, space)
     igc.save_adapter(tmp_path / "a", terms, space, dense=True)
     again = igc.load_adapter(made.model(), tmp_path / "a")
