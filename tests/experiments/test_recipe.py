@@ -484,6 +484,8 @@ def test_what_only_the_old_partition_took_is_dropped() -> None:
     assert load("movie-reviews", file).data.clients == 240
     with pytest.raises(RecipeError, match="partition 'iid' takes no 'alpha'"):
         load("fashion-mnist", ["data.partition=iid", "data.alpha=1"])
+    with pytest.raises(RecipeError, match=r"data\.partition"):
+        load("fashion-mnist", ["data.partition=[1]"])
 
 
 def test_an_override_that_means_nothing_is_a_fault() -> None:

@@ -65,6 +65,14 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def roberta(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `bert`, but positions are numbered from behind the padding's."""
+    config = transformers.RobertaConfig(**transformers.BertConfig.from_pretrained(bert).to_dict())
+    tokenizer = transformers.AutoTokenizer.from_pretrained(bert)
+    return save(tmp_path_factory.mktemp("models") / "roberta", transformers.RobertaModel, config, tokenizer)
+
+
+@pytest.fixture(scope="session")
 def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = byte_pairs()
     config = transformers.GPT2Config(

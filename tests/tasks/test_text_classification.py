@@ -100,25 +100,13 @@ def test_more_tokens_than_the_model_reads_are_refused(head: Any, bert: Path) -> 
 
 
 @pytest.mark.parametrize("head", ["mean-pooling", "model"])
-def test_a_model_whose_positions_begin_behind_the_padding_reads_fewer(head: Any, bert: Path, tmp_path: Path) -> None:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(bert)
-    config = transformers.RobertaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=8,
-        max_position_embeddings=18,
-        pad_token_id=tokenizer.pad_token_id,
-        type_vocab_size=1,
-    )
-    transformers.RobertaModel(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    limit = 18 - tokenizer.pad_token_id - 1
-    task = build(tmp_path, head=head, max_tokens=limit)
+def test_a_model_whose_positions_begin_behind_the_padding_reads_fewer(head: Any, roberta: Path) -> None:
+    config = transformers.RobertaConfig.from_pretrained(roberta)
+    limit = config.max_position_embeddings - config.pad_token_id - 1
+    task = build(roberta, head=head, max_tokens=limit)
     model = task.model()
     long = task.prepare([("a " * 40, 0)])
     assert [len(example.tokens) for example in long] == [limit]
     task.evaluate(model, long)
     with pytest.raises(ModelError, match=f"reads at most {limit}; set task.max_tokens to that"):
-        build(tmp_path, head=head, max_tokens=limit + 1).model()
+        build(roberta, head=head, max_tokens=limit + 1).model()

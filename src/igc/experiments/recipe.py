@@ -453,9 +453,10 @@ def _drop_what_the_partition_lacks(tree: dict[str, Any], given: set[tuple[str, .
         return
     source = SOURCES.get(str(data.get("source")))
     how = data.get("partition") or (source.partition if source else None)
-    if how not in DEALT_BY:  # which is found out later
+    takes = next((keys for name, keys in DEALT_BY.items() if name == how), None)
+    if takes is None:  # there is no such partition, as is found out later
         return
-    for key in frozenset().union(*DEALT_BY.values()) - DEALT_BY[how]:
+    for key in frozenset().union(*DEALT_BY.values()) - takes:
         if ("data", key) not in given:
             data.pop(key, None)
 
