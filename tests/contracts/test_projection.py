@@ -48,6 +48,16 @@ def test_any_slice_is_a_slice_of_the_dense_matrix(family: str, data: st.DataObje
 
 
 @families
+@settings(max_examples=15, deadline=None)
+@given(data=st.data(), seed=st.integers(0, 2**32))
+def test_the_gram_is_the_dense_ones(family: str, data: st.DataObject, seed: int) -> None:
+    projection = data.draw(projections(family, max_rows=300, max_dim=40))
+    A, x = to_dense(projection).double(), vector(projection.d, seed)
+    found = projection.gram(x).double()
+    assert float((found - A.T @ (A @ x.double())).norm()) <= 1e-5 * float((A.T @ A).norm() * x.double().norm())
+
+
+@families
 @settings(max_examples=20, deadline=None)
 @given(data=st.data(), cuts=st.lists(st.integers(0, 3000), max_size=6), seed=st.integers(0, 2**32))
 def test_slices_in_any_order_add_up_to_the_whole(family: str, data: st.DataObject, cuts: list[int], seed: int) -> None:
